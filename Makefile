@@ -1,0 +1,32 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+
+.PHONY: help demo test check docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    PVE's storage calls arriving in a Python plugin, step by step"
+	@echo "make test    the test suite (tox: every Python found from 3.11 on)"
+	@echo "make check   format, lint, types, layering, spelling, generated documents"
+	@echo "make docs    write the generated parts of docs/ anew"
+
+# Each target installs what it needs, says so, and is quick the second time.
+demo:
+	@tools/setup run
+	@.venv/bin/python demo/demo.py
+
+test:
+	@tools/setup run dev
+	@.venv/bin/tox run $(TOX)
+
+check:
+	@tools/setup run dev lint
+	@tools/check
+
+docs:
+	@tools/setup run dev
+	@.venv/bin/python tools/generate_docs.py
+
+clean:
+	rm -rf .venv .tox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
+	find . -name __pycache__ -o -name '*.egg-info' | xargs rm -rf

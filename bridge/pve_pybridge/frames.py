@@ -1,0 +1,100 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Frames on a connected socket: exact reads, whole writes, descriptors, credentials."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import struct
+import threading
+from typing import Any, Final
+
+from . import codec
+from .errors import ProtocolError
+
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+class FrameSocket:
+    """One end of a connection; sending is safe from several threads."""
+
+    def __init__(self, sock: socket.socket):
+        self._sock = sock
+        self._send_lock = threading.Lock()
+
+    def fileno(self) -> int:
+        """The socket's descriptor, -1 once closed."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._sock.close()
+
+    def shut(self, how: int) -> None:
+        """Shut down one or both directions; the peer may have done so already."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(how)
+
+    def hung_up(self) -> bool:
+        """Whether the peer has closed its end completely."""
+        poll = select.poll()
+        poll.register(self._sock, 0)  # POLLHUP is always told
+        return bool(poll.poll(0))
+
+    def check_peer(self) -> None:
+        """Only root and our own user may call (D13), whatever the socket's mode says."""
+        data = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, _ = _CREDENTIALS.unpack(data)
+        if uid not in (0, os.geteuid()):
+            raise ProtocolError(f"user {uid} (process {pid}) may not call storage plugins")
+
+    def receive(self) -> tuple[str, dict[str, Any]]:
+        """Kind and fields of the next frame; EOFError when the peer hung up."""
+        length = codec.decode_length(self._exactly(codec.HEADER.size))
+        return codec.decode(self._exactly(length))
+
+    def _exactly(self, size: int) -> bytes:
+        """Never a byte more: a descriptor may be riding on the next one."""
+        chunk = self._sock.recv(size)
+        if len(chunk) == size:
+            return chunk
+        buffer = bytearray(chunk)
+        while len(buffer) < size:
+            if not chunk:
+                raise EOFError
+            chunk = self._sock.recv(min(size - len(buffer), 1 << 20))
+            buffer += chunk
+        return bytes(buffer)
+
+    def receive_fd(self) -> int:
+        """The descriptor that follows a call which announces one."""
+        data, descriptors, _, _ = socket.recv_fds(self._sock, 1, 1)
+        if not data:
+            raise EOFError
+        if len(descriptors) != 1:
+            raise ProtocolError("call announces a file descriptor, but none came with it")
+        return descriptors[0]
+
+    def send(self, kind: str, *values: object) -> None:
+        """Encode and send one frame."""
+        self.send_frame(codec.encode(kind, *values))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send one frame, waiting for the peer if need be."""
+        with self._send_lock:
+            self._sock.sendall(frame)
+
+    def offer(self, frame: bytes, wait: float = 0) -> None:
+        """Send a frame unless the peer isn't reading; never between the halves of another one."""
+        if not self._send_lock.acquire(timeout=wait):
+            return
+        try:
+            sent = self._sock.send(frame, socket.MSG_DONTWAIT)
+            self._sock.sendall(frame[sent:])
+        except OSError:
+            pass
+        finally:
+            self._send_lock.release()

@@ -1,0 +1,178 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Plugin class → manifest: every fact PVE gets without asking the server (D2).
+
+The manifest is the contract between the Python class and the shim.  Whatever would disturb PVE at
+load time (contract section 1) is refused here first, so that the author sees it, not the node.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+from .codec import WIRE_VERSION
+from .config import ConfigField, options_of, schema_type
+from .errors import StorageError
+from .methods import LOCAL, METHODS, TABLE_VERSION, Method
+from .plugin import CONTENT_TYPES, StoragePlugin, config_class, implemented
+
+MANIFEST_VERSION: Final = 1
+
+PVE_TYPES: Final = frozenset(
+    {"btrfs", "cephfs", "cifs", "dir", "drbd", "esxi", "iscsi", "iscsidirect", "lvm", "lvmthin"}
+    | {"nfs", "pbs", "rbd", "zfs", "zfspool"}
+)
+"""PVE's own storage types (contract 1.2)."""
+
+GRACE_SECONDS: Final = 0.3
+"""How much longer the shim waits than the server takes: only a stuck interpreter needs that."""
+
+PVE_FORMATS: Final = frozenset({"raw", "qcow2", "vmdk", "subvol"})
+_BACKUP_ONLY: Final = frozenset({"prune-backups", "max-protected-backups"})
+_CONCURRENCY: Final = ("parallel", "per-storage", "serial")
+
+Plugin = type[StoragePlugin[Any]]
+
+
+def build(plugin: Plugin) -> dict[str, object]:
+    """The manifest of *plugin* as plain data; StorageError says what PVE would choke on."""
+    check(plugin)
+    options = _options(plugin)
+    return {
+        "manifest": MANIFEST_VERSION,
+        "wire": WIRE_VERSION,
+        "table": TABLE_VERSION,
+        "type": plugin.type,
+        "shared": plugin.shared,
+        "content": [[*plugin.content, "none"], list(_default_content(plugin))],
+        "formats": [list(plugin.formats), plugin.formats[0]],
+        "properties": {
+            item.property: _property(item) for item in options if item.option.builtin is None
+        },
+        "options": {item.property: _flags(item) for item in options},
+        "sensitive": sorted(item.property for item in options if item.option.secret),
+        "names": [
+            {"vtype": name.vtype, "pattern": name.pattern, "format": name.format}
+            for name in plugin.names
+        ],
+        "rules": {
+            method: [[dict(rule.when), rule.answer] for rule in rules]
+            for method, rules in plugin.static_rules().items()
+        },
+        "methods": {row.name: entry for row in METHODS.values() if (entry := _method(plugin, row))},
+    }
+
+
+def check(plugin: Plugin) -> None:
+    """Refuse what would break a PVE node, naming the class and what to write instead."""
+    where = plugin.__name__
+    type_ = getattr(plugin, "type", None)
+    if not isinstance(type_, str) or not re.fullmatch(r"[a-z][a-z0-9-]*[a-z0-9]", type_):
+        _refuse(where, f"type {type_!r} must be lower case letters, digits and dashes")
+    if type_ in PVE_TYPES:
+        _refuse(where, f"type '{type_}' is PVE's own; choose another name")
+    _check_facts(plugin, where)
+    for method in plugin.static_rules():
+        if method not in METHODS or METHODS[method].absent != "static":
+            _refuse(where, f"rules for '{method}': not a method that can be answered statically")
+    for method in plugin.missing():
+        _refuse(where, f"method '{method}' is missing; every storage needs it")
+
+
+def _check_facts(plugin: Plugin, where: str) -> None:
+    for content in plugin.content:
+        if content not in CONTENT_TYPES:
+            _refuse(where, f"unknown content type '{content}'")
+    for format_ in plugin.formats:
+        if format_ not in PVE_FORMATS:
+            _refuse(where, f"unknown image format '{format_}'; PVE knows {sorted(PVE_FORMATS)}")
+    if not plugin.formats:
+        _refuse(where, "formats must name at least one format")
+    if plugin.concurrency not in _CONCURRENCY:
+        _refuse(where, f"concurrency must be one of {', '.join(_CONCURRENCY)}")
+    for pattern in plugin.names:
+        try:
+            groups = re.compile(pattern.pattern).groupindex
+        except re.error as err:
+            _refuse(where, f"name pattern {pattern.pattern!r} is no regular expression: {err}")
+        if "name" not in groups:
+            _refuse(where, f"name pattern {pattern.pattern!r} has no group (?P<name>…)")
+
+
+def _refuse(where: str, what: str) -> NoReturn:
+    raise StorageError(f"plugin {where}: {what}")
+
+
+def _default_content(plugin: Plugin) -> tuple[str, ...]:
+    chosen = plugin.content if plugin.default_content is None else plugin.default_content
+    return tuple(chosen) or ("none",)
+
+
+def _options(plugin: Plugin) -> list[ConfigField]:
+    """The options PVE shall accept: retention only where there are backups."""
+    found = options_of(config_class(plugin), plugin.type)
+    return [
+        item
+        for item in found
+        if not (item.property in _BACKUP_ONLY and "backup" not in plugin.content)
+    ]
+
+
+def _property(item: ConfigField) -> dict[str, object]:
+    schema = {**schema_type(item.kind), **item.option.schema}
+    if item.default is not None and not item.option.secret:
+        schema.setdefault("default", _default(item.default))
+    return schema
+
+
+def _default(value: object) -> object:
+    return int(value) if isinstance(value, bool) else value
+
+
+def _flags(item: ConfigField) -> dict[str, int]:
+    flags = {} if item.required else {"optional": 1}
+    return {**flags, "fixed": 1} if item.option.fixed else flags
+
+
+def _method(plugin: Plugin, row: Method) -> Mapping[str, object] | None:
+    """How the shim answers a method: forward, static, refuse; None: PVE's base method does."""
+    if row.name in LOCAL:
+        return None
+    if _forwarded(plugin, row.name):
+        return _forward(plugin, row)
+    if row.name == "free_image_cleanup" or row.absent == "inherit":
+        return None
+    if row.absent == "static":
+        return {"call": "static", **_shape(row)}
+    return {"call": "refuse"}
+
+
+def _forwarded(plugin: Plugin, method: str) -> bool:
+    hooks = ("on_add_hook", "on_update_hook", "on_update_hook_full", "on_delete_hook")
+    if method in hooks and any(item.option.secret for item in _options(plugin)):
+        return True  # the host stores the secrets
+    if method == "on_update_hook":
+        return implemented(plugin, "on_update_hook_full")
+    if method == "parse_volname":
+        return False  # pure, without storage: always from ``names`` (C-015)
+    return implemented(plugin, method)
+
+
+def _forward(plugin: Plugin, row: Method) -> dict[str, object]:
+    entry: dict[str, object] = {"call": "forward", **_shape(row)}
+    if row.retry:
+        entry["retry"] = 1
+    limit = plugin.deadlines.get(row.name, row.limit)
+    if limit is not None:
+        entry["deadline"] = limit + GRACE_SECONDS
+    return entry
+
+
+def _shape(row: Method) -> dict[str, object]:
+    return {
+        "args": [[arg.name, arg.type] for arg in row.args],
+        "context": row.context,
+        "result": row.result,
+    }

@@ -1,0 +1,26 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Where things are: the directories of the bridge, each movable by the environment.
+
+The shim reads the same variables, so that a checkout can run beside an installed bridge.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def etc_pve() -> Path:
+    """The cluster file system."""
+    return Path(os.environ.get("PVE_PYBRIDGE_ETC_PVE", "/etc/pve"))
+
+
+def run_dir() -> Path:
+    """Where the sockets are; mode 0700."""
+    return Path(os.environ.get("PVE_PYBRIDGE_RUN", "/run/pve-pybridge"))
+
+
+def socket_path(type_: str) -> Path:
+    """The socket of the server for storage type *type_*."""
+    return run_dir() / f"{type_}.sock"

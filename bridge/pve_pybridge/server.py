@@ -1,0 +1,172 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Serve one plugin on a listening Unix socket: a thread per connection, one call at a time on each.
+
+Started by ``pve-pybridge serve``.  Callers are synchronous PVE processes and plugins block, so
+threads fit (D7).  The server knows its connections and running calls; it drains on request.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from .connection import Connection
+from .host import Host
+from .inflight import Inflight
+from .metrics import Metrics
+from .storage import Call
+from .watch import Watcher
+
+logger = logging.getLogger(__name__)
+
+MAX_CONNECTIONS: Final = 1024
+_STACK_BYTES: Final = 1 << 20
+Tracer = Callable[[dict[str, Any]], None]
+
+
+class Server:
+    """Accepts connections for one plugin until ``close``."""
+
+    def __init__(self, host: Host, listener: socket.socket, trace: Tracer | None = None):
+        self.host = host
+        self.trace = trace
+        self.watcher = Watcher()
+        self.metrics = Metrics()
+        self._inflight = Inflight()
+        self._listener = listener
+        self._connections: set[Connection] = set()
+        self._stop = os.eventfd(0)
+        self.closing = False
+
+    def serve_forever(self) -> None:
+        """Accept and serve; returns after ``close``."""
+        threading.stack_size(_STACK_BYTES)
+        _allow_descriptors()
+        self.watcher.start()
+        self._listener.setblocking(False)  # another process may take what poll announced
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        poll.register(self._stop, select.POLLIN)
+        while True:
+            ready = [fd for fd, _ in poll.poll()]
+            if self._stop in ready:
+                self._listener.setblocking(True)
+                return
+            try:
+                peer, _ = self._listener.accept()
+            except BlockingIOError:
+                continue
+            except OSError as err:
+                logger.error("accept failed: %s", err)
+                time.sleep(0.1)
+                continue
+            peer.setblocking(True)
+            self._adopt(Connection(self, peer))
+
+    def _adopt(self, connection: Connection) -> None:
+        if len(self._connections) >= MAX_CONNECTIONS:
+            connection.refuse("busy", f"{MAX_CONNECTIONS} callers are connected, no more are taken")
+            connection.close()
+            return
+        self._connections.add(connection)
+        try:
+            threading.Thread(target=connection.serve, daemon=True).start()
+        except RuntimeError:  # no thread to be had
+            self.forget(connection)
+            connection.refuse("busy", "no more threads can be started")
+            connection.close()
+
+    def close(self) -> None:
+        """Stop accepting; safe in a signal handler.  The listening socket may be systemd's."""
+        self.closing = True
+        os.eventfd_write(self._stop, 1)
+
+    def drain(self, seconds: float) -> bool:
+        """After ``close``: let running calls finish, for at most *seconds*; then cancel the rest.
+
+        True when everything ended by itself.  Callers that come now wait in the listening socket.
+        """
+        for connection in list(self._connections):
+            connection.drain()
+        ends = time.monotonic() + seconds
+        while self._connections and time.monotonic() < ends:
+            time.sleep(0.01)
+        if not self._connections:
+            return True
+        for running in self.watcher.calls():
+            logger.warning("%s: %s cancelled by the drain", running.storeid, running.call.method)
+            running.call.cancelled.set()
+        ends = time.monotonic() + 5
+        while self._connections and time.monotonic() < ends:
+            time.sleep(0.01)
+        return False
+
+    def forget(self, connection: Connection) -> None:
+        """A connection ended."""
+        self._connections.discard(connection)
+
+    # --- calls ---------------------------------------------------------------------------------
+
+    def call(
+        self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Mapping[str, Any]
+    ) -> tuple[object, dict[str, object]]:
+        """Run a call; identical queries share one run."""
+        if call.method == "_stats":
+            return self.stats(), {}
+
+        def work() -> tuple[object, dict[str, object]]:
+            return self.host.call(call, storeid, scfg, args)
+
+        if not self.host.shared(call.method):
+            return work()
+        key = (call.method, storeid, repr(sorted(args.items())), repr(sorted(scfg.items())))
+        result: Any = self._inflight.share(key, call, work)
+        if call.method == "status":
+            self._inflight.remember(storeid, result[0])
+        return result[0], result[1]
+
+    def last_status(self, storeid: str) -> object:
+        """The last good figures of a storage that doesn't answer in time, None when too old."""
+        return self._inflight.last_known(storeid)
+
+    def stats(self) -> dict[str, object]:
+        """For ``pve-pybridge stats``: what runs, since when, for whom; counts and times."""
+        now = time.monotonic()
+        running = [
+            {
+                "method": one.call.method,
+                "storeid": one.storeid,
+                "age": round(now - one.started, 3),
+                "pid": one.call.host.pid,
+                "command": one.call.host.command,
+                "task": one.call.host.task,
+            }
+            for one in self.watcher.calls()
+            if one.call.method != "_stats"
+        ]
+        return {
+            "type": self.host.type,
+            "pid": os.getpid(),
+            "connections": len(self._connections),
+            "threads": threading.active_count(),
+            "running": running,
+            **self.metrics.snapshot(),
+        }
+
+
+def _allow_descriptors() -> None:
+    """A socket for each connection and as many again for what plugins open: 1024 is the default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * MAX_CONNECTIONS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,187 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The storage a method is called for: its ID, typed configuration, and the call's own services.
+
+One object per call.  Through it a plugin logs to the caller's task log, reports progress, runs
+commands that die with the call, reads secrets, and registers what to undo if the call fails.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Final, Generic
+
+from . import process, secrets
+from .config import ConfigT, Secret, options_of
+from .errors import Cancelled, DeadlineExceeded, StorageError
+from .model import Host
+from .paths import etc_pve
+
+logger = logging.getLogger(__name__)
+
+UNDO_SECONDS: Final = 60.0
+"""How long one clean-up of a failed call may take."""
+
+
+def _to_stderr(level: str, message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+@dataclass(slots=True)
+class Call:
+    """One running call, shared by the server (which cancels it) and the plugin (which asks)."""
+
+    method: str = ""
+    host: Host = field(default_factory=Host)
+    operation: str | None = None
+    """Same for all calls of one PVE operation (PVE's ``$cache``); None when PVE gave none."""
+    deadline: float | None = None
+    """``time.monotonic()`` when the time is up, or None."""
+    emit: Callable[[str, str], None] = _to_stderr
+    """Receives (level, line) of everything logged during the call."""
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    wanted: Callable[[], bool] = lambda: False
+    """Whether others wait for the outcome, so that it goes on without its caller."""
+    undo: ExitStack = field(default_factory=ExitStack)
+    volname: str = ""
+    fd: int | None = None
+    """The descriptor that came with the call (export, import)."""
+    undo_until: float | None = None
+    """While the call is being undone: ``time.monotonic()`` at which that, too, must end."""
+
+    def checkpoint(self) -> None:
+        """Raise Cancelled when the caller went away, DeadlineExceeded when the time is up."""
+        if self.undo_until is not None:  # a cancelled call's clean-up may run commands (C-060)
+            if time.monotonic() > self.undo_until:
+                raise DeadlineExceeded(f"{self.method}: no time left to clean up")
+            return
+        if self.cancelled.is_set():
+            raise Cancelled
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise DeadlineExceeded(f"{self.method}: time is up")
+
+
+@dataclass(slots=True)
+class Storage(Generic[ConfigT]):
+    """One storage during one call."""
+
+    storeid: str
+    type: str
+    config: ConfigT
+    scfg: Mapping[str, object] = field(default_factory=dict)
+    """The whole section as PVE decoded it, unknown properties included."""
+    call: Call = field(default_factory=Call)
+
+    @property
+    def host(self) -> Host:
+        """The PVE process that calls: APIVER, known hints, pid, command."""
+        return self.call.host
+
+    @property
+    def deadline(self) -> float | None:
+        """``time.monotonic()`` at which the call's time is up, None when it has no limit."""
+        return self.call.deadline
+
+    def log(self, message: str, level: str = "info") -> None:
+        """One line on the caller's STDERR, which is the task log (never STDOUT: C-028)."""
+        logger.info("%s: %s", self.storeid, message)
+        for line in message.splitlines():
+            self.call.emit(level, line)
+
+    def warn(self, message: str) -> None:
+        """A warning in the task log; the call goes on."""
+        self.log(message, "warn")
+
+    def progress(self, done: int, total: int, what: str = "transferred") -> None:
+        """One progress line, the PVE way; *done* and *total* in bytes."""
+        percent = 100.0 * done / total if total else 100.0
+        self.log(f"{what} {_human(done)} of {_human(total)} ({percent:.2f}%)", "progress")
+
+    def checkpoint(self) -> None:
+        """Raise Cancelled when the caller went away, DeadlineExceeded when the time is up."""
+        self.call.checkpoint()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but leave at once when the call is cancelled."""
+        if self.call.undo_until is None:
+            self.call.cancelled.wait(seconds)
+        else:
+            time.sleep(seconds)
+        self.checkpoint()
+
+    def on_failure(self, undo: Callable[..., object], *args: object) -> None:
+        """Have ``undo(*args)`` run if this call fails or is cancelled; last in, first out."""
+        self.call.undo.callback(_quietly, self.call, undo, *args)
+
+    def run(
+        self,
+        args: Sequence[str],
+        *,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        check: bool = True,
+        log_stderr: bool = False,
+    ) -> process.Completed:
+        """Run a command that ends with the call; see ``process.run``.
+
+        *log_stderr* forwards its standard error to the task log line by line.
+        """
+        return process.run(
+            args,
+            checkpoint=self.checkpoint,
+            stdin=stdin,
+            stdout=stdout,
+            cwd=cwd,
+            env=env,
+            timeout=timeout,
+            check=check,
+            on_stderr=self.log if log_stderr else None,
+        )
+
+    def secret(self, field_name: str) -> Secret | None:
+        """The stored secret of configuration field *field_name*, or None when there is none."""
+        for item in options_of(type(self.config), self.type):
+            if item.field == field_name and item.option.secret:
+                return secrets.read(self.storeid, item.property)
+        raise StorageError(f"storage type '{self.type}' declares no secret '{field_name}'")
+
+    def volid(self, volname: str) -> str:
+        """PVE's volume ID of *volname* in this storage."""
+        return f"{self.storeid}:{volname}"
+
+    def guest_type(self, vmid: int) -> str | None:
+        """``qemu`` or ``lxc`` for a guest of the cluster, None when it doesn't exist."""
+        try:
+            ids = json.loads((etc_pve() / ".vmlist").read_bytes())["ids"]
+        except FileNotFoundError:
+            return None
+        entry = ids.get(str(vmid))
+        return entry["type"] if entry else None
+
+
+def _quietly(call: Call, undo: Callable[..., object], *args: object) -> None:
+    """A failing clean-up must not hide the error that made it necessary."""
+    call.undo_until = time.monotonic() + UNDO_SECONDS
+    try:
+        undo(*args)
+    except Exception:
+        logger.exception("clean-up %r failed", undo)
+
+
+def _human(size: int) -> str:
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

@@ -1,0 +1,5 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The release, said once."""
+
+__version__ = "0.1.0"

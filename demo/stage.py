@@ -1,0 +1,201 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's stage: a private PVE, the plugin server, and a line for everything that happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pve_pybridge.methods import METHODS
+from pve_pybridge.testing.perl import PerlResult, PerlSession, is_genuine
+
+ROOT = Path(__file__).resolve().parent.parent
+PREAMBLE = "my $cfg = PVE::Storage::config();\n"
+COLOURS = {
+    "call": "1;36",
+    "python": "35",
+    "answer": "32",
+    "dim": "2",
+    "bad": "1;31",
+    "good": "1;32",
+}
+
+
+class Failed(Exception):
+    """A step did something else than expected."""
+
+
+class Stage:
+    """Starts everything, plays steps, shows what Python received, and counts."""
+
+    def __init__(self, base: Path):
+        self.base = base
+        self._env = {
+            "PVE_PYBRIDGE_ETC_PVE": str(base / "etc-pve"),
+            "PVE_PYBRIDGE_MANIFESTS": str(base / "plugins.d"),
+            "PVE_PYBRIDGE_RUN": str(base / "run"),
+            "PVE_STANDIN_LOCK_DIR": str(base / "lock"),
+        }
+        self._trace = base / "trace"
+        self._seen = 0
+        self._steps = 0
+        self._calls = 0
+        self._started = time.monotonic()
+        self._stack = ExitStack()
+        self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+    def __enter__(self) -> Self:
+        for name in ("etc-pve", "plugins.d", "lock"):
+            (self.base / name).mkdir()
+        (self.base / "etc-pve/storage.cfg").write_text(
+            "dir: local\n\tpath /var/lib/vz\n\tcontent images\n\tdisable\n"
+        )
+        plugin = str(ROOT / "python_plugins/pydir.py")
+        manifest = str(self.base / "plugins.d/pydir.json")
+        subprocess.run(self._bridge("manifest", plugin, "-o", manifest), check=True)
+        self._serve(plugin)
+        self._perl = self._stack.enter_context(
+            PerlSession(
+                env=self._env,
+                preload="use POSIX; use PVE::Storage; use PVE::API2::Storage::Config;",
+            )
+        )
+        self.apiver: int = self._perl.run("PVE::Storage::APIVER()").ok()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _bridge(self, *args: str) -> list[str]:
+        return [sys.executable, "-m", "pve_pybridge", *args]
+
+    def _serve(self, plugin: str) -> None:
+        self._trace.touch()
+        server = subprocess.Popen(
+            self._bridge("serve", plugin, "--trace", str(self._trace)),
+            env={**os.environ, **self._env},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._stack.callback(server.wait)
+        self._stack.callback(server.terminate)
+        assert server.stderr is not None
+        line = server.stderr.readline()
+        if "listening on" not in line:
+            raise Failed(f"the plugin server did not start: {line}{server.stderr.read()}")
+
+    # --- steps ---------------------------------------------------------------------------------
+
+    def step(self, title: str, code: str, *args: object, expect: object = None) -> Any:
+        """One PVE call: show it, what Python received, the answer and the time."""
+        result, seconds = self._play(title, code, *args)
+        if result.error is not None:
+            raise Failed(f"{title} died: {result.error}")
+        self._show_answer(_short(result.value), seconds)
+        if result.tainted:
+            raise Failed(f"{title}: the answer is tainted")
+        if expect is not None and result.value != expect:
+            raise Failed(f"{title}: expected {expect!r}, got {result.value!r}")
+        return result.value
+
+    def fails(self, title: str, code: str, *args: object, message: str) -> None:
+        """A call that PVE must refuse, with this message."""
+        result, seconds = self._play(title, code, *args)
+        if result.error is None or message not in result.error:
+            raise Failed(f"{title}: expected the refusal {message!r}, got {result.error!r}")
+        self._show_answer("refused: " + result.error.strip(), seconds)
+
+    def tool(self, title: str, command: list[str]) -> None:
+        """Look at the data with a program of its own."""
+        started = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        bad = done.returncode != 0 or "verification failed" in done.stdout
+        self.check(title, not bad, done.stdout + done.stderr, time.monotonic() - started)
+
+    def check(self, title: str, good: bool, detail: str, seconds: float | None = None) -> None:
+        """Something that must be true now."""
+        self._steps += 1
+        if not good:
+            raise Failed(f"{title}: {detail}")
+        shown = f"{self._steps:3}  {self._paint('call', title)}"
+        print(shown)
+        self._show_answer("yes", seconds)
+
+    def _play(self, title: str, code: str, *args: object) -> tuple[PerlResult, float]:
+        self._steps += 1
+        print(f"{self._steps:3}  {self._paint('call', title)}")
+        started = time.monotonic()
+        result = self._perl.run(PREAMBLE + code, *args)
+        seconds = time.monotonic() - started
+        for call in self._new_calls():
+            self._calls += 1
+            head = f"       python  {call['method']}"
+            order = [arg.name for arg in METHODS[call["method"]].args]
+            got = sorted(call["args"].items(), key=lambda item: order.index(item[0]))
+            text = ", ".join(f"{key}={_short(value)}" for key, value in got)
+            print(self._wrapped(f"{head}({text})  {call['ms']:.1f} ms"))
+        for line in result.stderr.splitlines():
+            print(self._paint("dim", f"          log  {line}"))
+        return result, seconds
+
+    def _new_calls(self) -> list[dict[str, Any]]:
+        lines = self._trace.read_text().splitlines()
+        new, self._seen = lines[self._seen :], len(lines)
+        return [json.loads(line) for line in new]
+
+    # --- printing ------------------------------------------------------------------------------
+
+    def headline(self) -> str:
+        """What runs here."""
+        what = "genuine PVE modules" if is_genuine() else "the PVE stand-in"
+        return f"pydir, a storage plugin in Python, behind {what} (APIVER {self.apiver}), perl -T\n"
+
+    def summary(self) -> str:
+        """The good end."""
+        seconds = time.monotonic() - self._started
+        text = f"{self._steps} steps, {self._calls} calls received by Python, {seconds:.1f} s"
+        return f"\n{self.good('all as expected')}: {text}"
+
+    def bad(self, text: str) -> str:
+        """In red."""
+        return self._paint("bad", text)
+
+    def good(self, text: str) -> str:
+        """In green."""
+        return self._paint("good", text)
+
+    def _show_answer(self, text: str, seconds: float | None) -> None:
+        took = f"  {seconds * 1000:.1f} ms" if seconds is not None else ""
+        print(f"            {self._paint('answer', '→ ' + text)}{self._paint('dim', took)}")
+
+    def _wrapped(self, text: str) -> str:
+        width = max(shutil.get_terminal_size((110, 40)).columns, 60)
+        lines = textwrap.wrap(text, width, subsequent_indent=" " * 19, break_on_hyphens=False)
+        return "\n".join(self._paint("python", line) for line in lines)
+
+    def _paint(self, what: str, text: str) -> str:
+        return f"\033[{COLOURS[what]}m{text}\033[0m" if self._colour else text
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return "ok"
+    if isinstance(value, dict):
+        return (
+            "{" + ", ".join(f"{key}: {_short(item)}" for key, item in sorted(value.items())) + "}"
+        )
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_short, value)) + "]"
+    return str(value)

@@ -1,0 +1,64 @@
+package PVE::Storage::Custom::PyBridge;
+
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: AGPL-3.0-or-later
+
+# Storage plugins written in Python. PVE loads this one file; it registers a storage type for each
+# manifest that `pve-pybridge manifest` generated from a Python class (D1). Loading happens in every
+# daemon and command line tool, some as www-data, some under -T: it reads the manifests and does
+# nothing else. No socket, no msgpack, and nothing that a bad manifest could make die.
+
+use v5.36;
+
+use PVE::Storage::Plugin;
+use PVE::Storage::PyBridge::Guard;
+use PVE::Storage::PyBridge::Manifest;
+use PVE::Storage::PyBridge::Type;
+
+use base qw(PVE::Storage::Plugin);
+
+# The newest storage API whose calls this shim forwards.
+use constant MAX_APIVER => 15;
+use constant MIN_APIVER => 10;
+
+=head3 api
+
+    my $version = $class->api();
+
+The storage API version this plugin claims: the host's own, as long as we know it, so that no host
+from APIVER 10 to 15 prints its warning about older plugins (T-31). APIVER 13 is the first one that
+passes hints.
+
+=cut
+
+sub api {
+    my $host = defined(&PVE::Storage::APIVER) ? PVE::Storage::APIVER() : 13;
+    return $host < MAX_APIVER ? $host : MAX_APIVER;
+}
+
+=head3 register
+
+    PVE::Storage::Custom::PyBridge->register();
+
+Registers one class per manifest. A manifest that PVE would choke on costs its own type and one
+warning, never the node (D3).
+
+=cut
+
+sub register {
+    my ($class) = @_;
+
+    for my $manifest (PVE::Storage::PyBridge::Manifest::read_all()) {
+        my $type = $manifest->{type};
+        eval {
+            PVE::Storage::PyBridge::Guard::check_type($type);
+            my $package = PVE::Storage::PyBridge::Type::generate($manifest, \&api);
+            $package->register();
+            push @PVE::Storage::Plugin::SHARED_STORAGE, $type if $manifest->{shared};
+        };
+        warn "pve-pybridge: storage type '$type' ($manifest->{file}) not registered: $@" if $@;
+    }
+    return;
+}
+
+1;

@@ -1,0 +1,188 @@
+package PVE::Storage::PyBridge::Codec;
+
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: AGPL-3.0-or-later
+
+# Values by declared type (D9) and frames. Loaded with the first call, never at load time of PVE.
+#
+# Data::MessagePack packs a scalar by what Perl last used it for; the types below make that a matter
+# of the method table instead. Strings travel as they are: characters as UTF-8, bytes untouched.
+
+use v5.36;
+
+use Data::MessagePack;
+use JSON ();
+use POSIX ();
+use Scalar::Util qw(looks_like_number reftype);
+
+use constant MAX_FRAME => 64 * 1024 * 1024;
+use constant WIRE_VERSION => 1;
+
+my $packer = Data::MessagePack->new();
+
+# Argument type => encoder. Values that don't fit go as they are: the server says what is wrong.
+my %ENCODE = (
+    str => \&string,
+    text => \&characters,
+    int => \&integer,
+    number => \&integer,
+    bool => sub ($value) { return defined($value) ? ($value ? 1 : 0) : undef },
+    kib => \&kib,
+    strlist => sub ($value) {
+        return ref($value) eq 'ARRAY' ? [map { string($_) } @$value] : $value;
+    },
+    map { $_ => \&plain } qw(map mutable slurpy hints intmap snapshots),
+);
+
+=head3 encoder
+
+The encoder of an argument type, a sub of one value.
+
+=cut
+
+sub encoder ($type) {
+    return $ENCODE{$type} // die "unknown argument type '$type': update pve-pybridge\n";
+}
+
+sub string ($value) { return defined($value) ? "$value" : undef; }
+
+# Text for people is characters in PVE, also those that Perl happens to keep as single bytes (V15).
+sub characters ($value) {
+    my $copy = string($value) // return undef;
+    utf8::upgrade($copy);
+    return $copy;
+}
+
+# By its value, never by its spelling: Perl spells 2**60 with 15 digits (V13).
+sub integer ($value) {
+    return undef if !defined($value);
+    return looks_like_number($value) ? 0 + $value : "$value";
+}
+
+# KiB, maybe fractional, to whole bytes, rounded up (T-05). Integers stay exact beyond 2^53 (C-031).
+sub kib ($value) {
+    return undef if !defined($value);
+    my $copy = "$value";
+    return $copy * 1024 if $copy =~ /\A[0-9]{1,15}\z/ && $copy == $value;
+    return POSIX::ceil($value * 1024) if $copy =~ /\A[0-9]+(?:\.[0-9]+)?(?:e\+?[0-9]+)?\z/i;
+    return $copy;
+}
+
+# Any structure of plain data; what can't cross (code, handles, objects) is left out (V3, V10).
+sub plain ($value) {
+    return $value if !ref($value);
+    return $value ? 1 : 0 if JSON::is_bool($value);
+    my $kind = reftype($value);
+    if ($kind eq 'HASH') {
+        return {
+            map { my $item = $value->{$_}; crosses($item) ? ($_ => plain($item)) : () }
+                keys %$value
+        };
+    }
+    return [map { plain($_) } grep { crosses($_) } @$value] if $kind eq 'ARRAY';
+    return undef;
+}
+
+sub crosses ($value) {
+    return 1 if !ref($value) || JSON::is_bool($value);
+    return reftype($value) =~ /\A(?:HASH|ARRAY)\z/;
+}
+
+=head3 with_json_booleans
+
+The value with msgpack's booleans as JSON booleans, which C<to_json> understands (V10).
+
+=cut
+
+sub with_json_booleans ($value, @) {
+    my $ref = ref($value) or return $value;
+    return $value ? JSON::true() : JSON::false() if $ref eq 'Data::MessagePack::Boolean';
+    return [map { with_json_booleans($_) } @$value] if $ref eq 'ARRAY';
+    return { map { $_ => with_json_booleans($value->{$_}) } keys %$value };
+}
+
+=head3 encode
+
+    my $frame = encode($message);
+
+Length and payload of one message.
+
+=cut
+
+sub encode ($message) {
+    my $payload = $packer->pack($message);
+    my $length = length($payload);
+    die { message => "request of $length bytes exceeds the limit of " . MAX_FRAME }
+        if $length > MAX_FRAME;
+    return pack('N', $length) . $payload;
+}
+
+=head3 decode
+
+    my ($message, $size) = decode($buffer);
+
+The first message in the buffer and the bytes it took; an empty list while it is incomplete. Dies
+with a hash, as L<PVE::Storage::PyBridge::Client> expects, for what can't be a message. The payload
+is untainted as a whole, so that nothing decoded from it is tainted (V18).
+
+=cut
+
+sub decode ($buffer) {
+    return if length($$buffer) < 4;
+    my $length = unpack('N', $$buffer);
+    die { lost => 1, message => "answer of $length bytes exceeds the limit of " . MAX_FRAME }
+        if $length > MAX_FRAME;
+    return if length($$buffer) < 4 + $length;
+
+    my $payload = substr($$buffer, 4, $length);
+    ($payload) = $payload =~ /\A(.*)\z/s if ${^TAINT};
+    my $message = eval { sound(\$payload) && $packer->unpack($payload) };
+    die { lost => 1, message => 'answer is no msgpack array' }
+        if ref($message) ne 'ARRAY' || !@$message;
+    return ($message, 4 + $length);
+}
+
+# Data::MessagePack makes room for as many elements as a header claims, so a broken one could end the
+# process for want of memory, and it never frees what it had read of an incomplete message. So look
+# first: closely at what has few values, for claims beyond reason in what has many.
+sub sound ($payload) {
+    my $verdict = complete($payload, 2000);
+    return $verdict if defined($verdict);
+    my $length = length($$payload);
+    while ($$payload =~ /[\xdd\xdf](....)/gs) { # 32-bit counts; or part of a string
+        return complete($payload) if unpack('N', $1) > $length;
+        pos($$payload) -= 4;
+    }
+    return 1;
+}
+
+# By first byte: how many bytes follow; how many values; format and size of a count, and what it
+# counts: bytes (0), values (1) or pairs (2).
+my (@BYTES, @VALUES, @COUNT);
+@VALUES[0x80 .. 0x9f] = ((map { 2 * $_ } 0 .. 15), 0 .. 15);
+@BYTES[0xa0 .. 0xbf] = 0 .. 31;
+@BYTES[0xca .. 0xd3] = (4, 8, 1, 2, 4, 8, 1, 2, 4, 8);
+@VALUES[0xc1, 0xc7 .. 0xc9, 0xd4 .. 0xd8] = (MAX_FRAME + 1) x 9; # types we don't use: never enough
+@COUNT[0xc4 .. 0xc6, 0xd9 .. 0xdb] = map { [@$_, 0] } (['C', 1], ['n', 2], ['N', 4]) x 2;
+@COUNT[0xdc .. 0xdf] = (['n', 2, 1], ['N', 4, 1], ['n', 2, 2], ['N', 4, 2]);
+
+# Whether it is exactly one value; undef when it has more parts than we want to look at.
+sub complete ($payload, $limit = undef) {
+    my ($at, $end, $needed) = (0, length($$payload), 1);
+    while ($needed) {
+        return 0 if $needed > $end - $at; # each takes a byte at least
+        return undef if defined($limit) && !$limit--;
+        my $byte = vec($$payload, $at++, 8);
+        $at += $BYTES[$byte] // 0;
+        $needed += ($VALUES[$byte] // 0) - 1;
+        my $count = $COUNT[$byte] or next;
+        my ($format, $size, $each) = @$count;
+        return 0 if $at + $size > $end;
+        my $number = unpack("x$at$format", $$payload);
+        $at += $size + ($each ? 0 : $number);
+        $needed += $each * $number;
+    }
+    return $at == $end;
+}
+
+1;

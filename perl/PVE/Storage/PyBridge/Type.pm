@@ -1,0 +1,123 @@
+package PVE::Storage::PyBridge::Type;
+
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: AGPL-3.0-or-later
+
+# Makes the Perl class of one storage type from its manifest. A type needs a class of its own,
+# because much of PVE's plugin interface gets neither storage ID nor configuration: the class is all
+# that tells plugins apart (D1). What a method does is a word in its row: forward, static or refuse;
+# a method without a row is PVE's own base method.
+
+use v5.36;
+
+use PVE::Storage::PyBridge::Guard;
+use PVE::Storage::PyBridge::Static;
+
+my %MAKE = (
+    forward => \&make_forward,
+    static => \&make_static,
+    refuse => \&make_refuse,
+);
+
+=head3 generate
+
+    my $package = generate($manifest, $api);
+
+Defines the class for a manifest and returns its name, ready for C<< ->register() >>.
+
+=cut
+
+sub generate ($manifest, $api) {
+    my $type = $manifest->{type};
+    my $package = 'PVE::Storage::Custom::PyBridge::' . ($type =~ s/-/_/gr);
+    my $parse = PVE::Storage::PyBridge::Static::parser($manifest);
+
+    my %subs = (
+        api => $api,
+        type => sub { return $type; },
+        plugindata => plugindata($manifest),
+        properties => properties($manifest, $package),
+        options => sub { return PVE::Storage::PyBridge::Guard::options($manifest); },
+        pybridge_manifest => sub { return $manifest; },
+    );
+    for my $name (keys $manifest->{methods}->%*) {
+        my $row = $manifest->{methods}->{$name};
+        my $make = $MAKE{ $row->{call} // '' }
+            or die "method '$name': unknown kind of call '" . ($row->{call} // '') . "'\n";
+        $subs{$name} = $make->($manifest, $name, $row, $parse);
+    }
+    $subs{parse_volname} = sub { return $parse->($_[1]); };
+
+    no strict 'refs'; ## no critic (ProhibitNoStrict): defining subs by name is the point
+    @{"${package}::ISA"} = ('PVE::Storage::Plugin');
+    *{"${package}::$_"} = $subs{$_} for keys %subs;
+    return $package;
+}
+
+# Called at registration and by every storage_info with formats: fresh structures each time.
+sub plugindata ($manifest) {
+    return sub {
+        return {
+            content => [
+                map { {
+                    map { $_ => 1 } @$_
+                } } $manifest->{content}->@*
+            ],
+            format =>
+                [{ map { $_ => 1 } $manifest->{formats}->[0]->@* }, $manifest->{formats}->[1]],
+            'sensitive-properties' => { map { $_ => 1 } $manifest->{sensitive}->@* },
+        };
+    };
+}
+
+# Decided once, when init() asks: afterwards our own properties are among the known ones.
+sub properties ($manifest, $package) {
+    my $decided;
+    return sub {
+        $decided //= PVE::Storage::PyBridge::Guard::properties($manifest, $package);
+        return { map { $_ => { $decided->{$_}->%* } } keys %$decided };
+    };
+}
+
+sub make_refuse ($manifest, $name, $row, $parse) {
+    return sub { die "storage type '$manifest->{type}' does not support $name\n"; };
+}
+
+sub make_forward ($manifest, $name, $row, $parse) {
+    my $forward;
+    return sub {
+        my ($class, @args) = @_;
+        $forward //= load_forward($manifest, $name, $row);
+        return $forward->(wantarray, @args);
+    };
+}
+
+# Loads socket and msgpack code on the first call only (C-003), unnoticed by the caller (V26).
+sub load_forward ($manifest, $name, $row) {
+    my ($error, $errno) = ($@, $!);
+    require PVE::Storage::PyBridge::Forward;
+    my $forward = PVE::Storage::PyBridge::Forward::plan($manifest, $name, $row);
+    ($@, $!) = ($error, $errno); ## no critic (RequireLocalizedPunctuationVars): the caller's own
+    return $forward;
+}
+
+sub make_static ($manifest, $name, $row, $parse) {
+    if ($name eq 'get_formats') {
+        return sub ($class, $scfg, @) {
+            my ($valid, $default) = $manifest->{formats}->@*;
+            $default = $scfg->{format} if $scfg->{format};
+            return { default => $default, valid => { map { $_ => 1 } @$valid } };
+        };
+    }
+    my $rules = $manifest->{rules}->{$name} // [];
+    return sub {
+        my ($class, @args) = @_;
+        my $facts = PVE::Storage::PyBridge::Static::facts($row, $parse, \@args);
+        my $answer = PVE::Storage::PyBridge::Static::answer($rules, $facts);
+        return @{ $answer // [] } if $row->{context} eq 'list';
+        return $answer ? 1 : 0 if $row->{result} eq 'bool';
+        return $answer;
+    };
+}
+
+1;

@@ -1,0 +1,199 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Write the generated parts of docs/ from their one home; ``--check`` only compares.
+
+docs/methods.md    the method table, and the test that proves each row
+docs/checklist.md  the contract's checklist, and the tests that claim each statement
+docs/protocol.md   the tables between ``<!-- generated -->`` marks
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from pve_pybridge import codec, errors, methods
+from pve_pybridge.loader import load
+from pve_pybridge.manifest import build
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+HEAD = "<!-- Written by tools/generate_docs.py; edit its sources instead. -->\n\n"
+Claims = dict[str, dict[str, list[str]]]
+
+
+def main() -> int:
+    """Write, or with --check tell what would change."""
+    check = "--check" in sys.argv[1:]
+    stale = []
+    for path, text in documents().items():
+        if path.exists() and path.read_text("utf-8") == text:
+            continue
+        stale.append(str(path.relative_to(ROOT)))
+        if not check:
+            path.write_text(text, "utf-8")
+    if stale:
+        print(("not up to date, run make docs: " if check else "written: ") + ", ".join(stale))
+    return 1 if check and stale else 0
+
+
+def documents() -> dict[Path, str]:
+    """Every generated document with the text it should have."""
+    claims = scan_tests(ROOT / "tests")
+    return {
+        DOCS / "methods.md": HEAD + method_page(claims),
+        DOCS / "checklist.md": HEAD + checklist_page(claims),
+        DOCS / "protocol.md": protocol_page((DOCS / "protocol.md").read_text("utf-8")),
+    }
+
+
+# --- what the tests claim ------------------------------------------------------------------------
+
+
+def scan_tests(directory: Path) -> Claims:
+    """Marker name → its argument → tests that carry it, read from the source."""
+    claims: Claims = {"contract": defaultdict(list), "method": defaultdict(list)}
+    for file in sorted(directory.glob("test_*.py")):
+        tree = ast.parse(file.read_text("utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                for marker, argument in _markers(node):
+                    claims[marker][argument].append(f"{file.stem}::{node.name}")
+    return claims
+
+
+def _markers(
+    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef,
+) -> Iterator[tuple[str, str]]:
+    for decorator in node.decorator_list:
+        if not isinstance(decorator, ast.Call) or not isinstance(decorator.func, ast.Attribute):
+            continue
+        if decorator.func.attr in ("contract", "method"):
+            for argument in decorator.args:
+                if isinstance(argument, ast.Constant):
+                    yield decorator.func.attr, str(argument.value)
+
+
+# --- pages ---------------------------------------------------------------------------------------
+
+
+def method_page(claims: Claims) -> str:
+    """All rows of the method table."""
+    pydir = build(load(str(ROOT / "python_plugins/pydir.py")))["methods"]
+    assert isinstance(pydir, dict)
+    lines = [
+        "# Storage methods",
+        "",
+        "One row for each method PVE can call on a storage plugin. *Without it*: what PVE gets",
+        "when a plugin lacks the method. *pydir*: how the bundled directory plugin answers.",
+        "*Proved by*: a test that goes through PVE and the shim (or shows the fallback).",
+        "",
+        "| Method | Since | Arguments after the class | Result | Time | Lock | Repeat "
+        "| Without it | pydir | Proved by |",
+        "|" + "---|" * 10,
+    ]
+    for row in methods.METHODS.values():
+        answered = pydir.get(row.name, {}).get("call", "inherit")
+        if row.name in methods.LOCAL:
+            answered = "inherit"
+        proofs = claims["method"].get(row.name, [])
+        cells = [
+            f"`{row.name}`",
+            str(row.since),
+            ", ".join(_argument(arg) for arg in row.args) or "–",
+            f"{row.result} ({row.context})",
+            row.timing,
+            "yes" if row.locked else "",
+            "yes" if row.retry else "",
+            row.absent,
+            {"forward": "forwarded", "inherit": "inherited", "refuse": "refused"}.get(
+                answered, answered
+            ),
+            proofs[0] if proofs else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "`?` may be undef; `@N` exists since APIVER N. Types: see [protocol](protocol.md).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _argument(arg: methods.Arg) -> str:
+    type_ = "" if arg.type == arg.name else f":{arg.type}"
+    since = f"@{arg.since}" if arg.since > 1 else ""
+    return f"{arg.name}{type_}{'?' if arg.optional else ''}{since}"
+
+
+def checklist_page(claims: Claims) -> str:
+    """The checklist of the contract with who proves each statement."""
+    contract = (DOCS / "contract.md").read_text("utf-8")
+    excused = tomllib.loads((DOCS / "not-applicable.toml").read_text("utf-8"))
+    lines = [
+        "# Checklist",
+        "",
+        "The statements of [the contract](contract.md), section 9, and the tests that prove them",
+        "for the bridge and the bundled `pydir`.",
+    ]
+    for line in contract.splitlines():
+        if match := re.match(r"### ([A-Z])\. (.*)", line):
+            lines += [
+                "",
+                f"## {match[1]}. {match[2]}",
+                "",
+                "| | Statement | Proved by |",
+                "|---|---|---|",
+            ]
+        elif match := re.match(r"- (C-\d+) (.*)", line):
+            number, statement = match[1], match[2].replace("|", "\\|")
+            proofs = claims["contract"].get(number, [])
+            shown = ", ".join(proofs[:3]) or f"not applicable: {excused.get(number, '?')}"
+            lines.append(f"| {number} | {statement} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def protocol_page(text: str) -> str:
+    """docs/protocol.md with its tables written anew."""
+    tables = {
+        "kinds": _table(
+            ["Kind", "From", "Fields after the kind"],
+            [
+                [
+                    f"`{kind}`",
+                    "client" if kind in ("hello", "call", "cancel") else "server",
+                    ", ".join(f),
+                ]
+                for kind, f in codec.FIELDS.items()
+            ],
+        ),
+        "errors": _table(
+            ["Kind", "Meaning"], [[f"`{k}`", text] for k, text in errors.KINDS.items()]
+        ),
+        "limits": _table(
+            ["What", "Value"],
+            [
+                ["wire version", str(codec.WIRE_VERSION)],
+                ["table version", str(methods.TABLE_VERSION)],
+                ["largest payload", f"{codec.MAX_FRAME} bytes"],
+            ],
+        ),
+    }
+    for name, table in tables.items():
+        head, rest = text.split(f"<!-- generated: {name} -->\n", 1)
+        tail = rest[rest.index("<!-- end -->") :]
+        text = f"{head}<!-- generated: {name} -->\n{table}{tail}"
+    return text
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
