@@ -101,7 +101,7 @@ def test_plugin_of_the_readme_runs(node: Node) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="attaching loop devices needs root")
 def test_block_plugin_of_the_guide_runs(node: Node) -> None:
-    """Under eighty lines, and still: allocated, tuned by a hint, grown, exported, imported, freed."""
+    """Under eighty lines, and still: allocated, tuned, grown, exported, imported, freed."""
     guide = (ROOT / "docs/plugin-author.md").read_text("utf-8")
     match = re.search(r"```python\n(# miniloop\.py.*?)```", guide, re.S)
     assert match is not None
