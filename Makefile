@@ -1,13 +1,15 @@
 # SPDX-FileCopyrightText: 2026 pve-pybridge contributors
 # SPDX-License-Identifier: Apache-2.0
 
-.PHONY: help demo test check docs clean
+.PHONY: help demo test check docs stress ceph-test clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    PVE's storage calls arriving in a Python plugin, step by step"
 	@echo "make test    the test suite (tox: every Python found from 3.11 on)"
 	@echo "make check   format, lint, types, layering, spelling, generated documents"
+	@echo "make stress  faults and load in full: kills, mutated frames, hangs, restarts, soak"
+	@echo "make ceph-test  pyrbd against a throw-away Ceph cluster on the loopback interface"
 	@echo "make docs    write the generated parts of docs/ anew"
 
 # Each target installs what it needs, says so, and is quick the second time.
@@ -26,6 +28,14 @@ check:
 docs:
 	@tools/setup run dev
 	@.venv/bin/python tools/generate_docs.py
+
+stress:
+	@tools/setup run dev
+	@cd tests && ../.venv/bin/python -W error -m stress $(STRESS)
+
+ceph-test:
+	@tools/setup run dev
+	@tools/ceph-test $(PYTEST)
 
 clean:
 	rm -rf .venv .tox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -53,8 +53,17 @@ class BlockPlugin(Transfer[ConfigT]):
             "volume_qemu_snapshot_method": [Rule("storage")],
             "volume_export_formats": streams,
             "volume_import_formats": streams,
-            **vars(cls).get("rules", {}),
+            **cls._own_rules(),
         }
+
+    @classmethod
+    def _own_rules(cls) -> Mapping[str, Sequence[Rule]]:
+        """``rules`` that classes below this one state; the nearest one wins."""
+        own: dict[str, Sequence[Rule]] = {}
+        for base in reversed(cls.__mro__):
+            if issubclass(base, BlockPlugin) and base is not BlockPlugin:
+                own |= vars(base).get("rules", {})
+        return own
 
     @classmethod
     def missing(cls) -> list[str]:
