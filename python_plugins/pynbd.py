@@ -91,9 +91,7 @@ class PyNbd(BlockPlugin[NbdConfig]):
     def status(self, storage: Storage[NbdConfig]) -> Status:
         """Space of the file system that holds the files."""
         with failing_as(f"can't read '{storage.config.folder}'"):
-            fs = os.statvfs(storage.config.folder)
-        total, free = fs.f_blocks * fs.f_frsize, fs.f_bfree * fs.f_frsize
-        return Status(total=total, avail=fs.f_bavail * fs.f_frsize, used=total - free)
+            return Status.of(os.statvfs(storage.config.folder))
 
     # --- files ---------------------------------------------------------------------------------
 

@@ -338,8 +338,7 @@ class PyRbd(BlockPlugin[RbdConfig]):
         with_snapshots: bool | Sequence[str] = False,
     ) -> None:
         """Size and data of an image or a snapshot."""
-        if format != "raw+size" or base_snapshot is not None or with_snapshots:
-            raise StorageError(f"volume export format {format} not available for {storage.type}")
+        self._check_stream("export", format, base_snapshot, with_snapshots)
         name = self.parse_volname(volname).name
         size = _images(storage).size(name, snapshot)
         if size is None:
@@ -359,20 +358,10 @@ class PyRbd(BlockPlugin[RbdConfig]):
         allow_rename: bool = False,
     ) -> str:
         """An image of exactly the stream's size."""
-        if format != "raw+size" or base_snapshot is not None or with_snapshots:
-            raise StorageError(f"volume import format {format} not available for {storage.type}")
-        wanted = self.parse_volname(volname)
-        assert wanted.vmid is not None  # all our names have an owner
-        name: str | None = wanted.name
-        if self.size(storage, wanted.name) is not None:
-            if not allow_rename:
-                raise StorageError(f"volume '{volname}' already exists")
-            storage.log(f"volume '{volname}' already exists - importing with a different name")
-            name = None
+        self._check_stream("import", format, base_snapshot, with_snapshots)
+        vmid, name = self._import_name(storage, volname, allow_rename)
         size, images = streams.read_header(storage, fh), _images(storage)
-        return self._take(
-            storage, wanted.vmid, name, lambda chosen: images.receive(fh, chosen, size)
-        )
+        return self._take(storage, vmid, name, lambda chosen: images.receive(fh, chosen, size))
 
 
 def _cluster(storage: Store) -> Cluster:

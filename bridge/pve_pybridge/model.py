@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -33,6 +34,12 @@ class Status:
     avail: int
     used: int
     active: bool = True
+
+    @classmethod
+    def of(cls, fs: os.statvfs_result) -> Status:
+        """The file system that ``os.statvfs`` told of; what only root may use isn't available."""
+        total, free = fs.f_blocks * fs.f_frsize, fs.f_bfree * fs.f_frsize
+        return cls(total=total, avail=fs.f_bavail * fs.f_frsize, used=total - free)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,11 +15,9 @@ from typing import Any, Final
 from . import detached
 from .errors import StorageError
 from .storage import Storage
-from .storage_daemon import clients, node_name
+from .storage_daemon import LEAVE_SECONDS, POLL_SECONDS, clients, node_name
 
 _QEMU_NBD: Final = "/usr/bin/qemu-nbd"
-_LEAVE_SECONDS: Final = 2.0
-_POLL_SECONDS: Final = 0.01
 
 
 class SnapshotView:
@@ -55,10 +53,10 @@ class SnapshotView:
 
     def stop(self) -> None:
         """End the server unless somebody is connected; closing takes clients a moment."""
-        ends = time.monotonic() + _LEAVE_SECONDS
+        ends = time.monotonic() + LEAVE_SECONDS
         while clients(self.socket):
             if time.monotonic() > ends:
                 raise StorageError(f"snapshot '{self._label}' is in use")
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         detached.stop(self._storage, self._pidfile)
         self.socket.unlink(missing_ok=True)

@@ -33,9 +33,9 @@ Describe = Callable[[str], Blockdev | None]
 
 _DAEMON: Final = "/usr/bin/qemu-storage-daemon"
 _LOCK_SECONDS: Final = 60.0
-_LEAVE_SECONDS: Final = 2.0
+LEAVE_SECONDS: Final = 2.0
 """How long a client that is about to hang up (a guest that just ended) counts as none."""
-_POLL_SECONDS: Final = 0.01
+POLL_SECONDS: Final = 0.01
 _SUN_PATH: Final = 107
 
 
@@ -124,7 +124,7 @@ class StorageDaemon:
             while not (mine := _flock(descriptor)) and wait:
                 if time.monotonic() > ends:
                     raise StorageError(f"the storage daemon of '{self.storage.storeid}' is busy")
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
             yield mine
         finally:
             os.close(descriptor)
@@ -314,7 +314,7 @@ class Session:
         path: Path | None = None,
         *,
         hard: bool = False,
-        leave: float = _LEAVE_SECONDS,
+        leave: float = LEAVE_SECONDS,
     ) -> None:
         if kind == "fuse" and path and not ident.startswith("tmp-"):
             _unmount(path)
@@ -326,7 +326,7 @@ class Session:
             except QmpError as err:
                 if time.monotonic() > ends and "in use" in str(err):
                     raise StorageError(f"the volume is in use ({kind} client)") from None
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def _remove_node(self, label: str) -> None:
         nodes = self._qmp.command("query-named-block-nodes", {"flat": True})

@@ -10,6 +10,7 @@ An author writes the verbs of ``backend.py``; the layers here turn PVE's calls i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from ..config import ConfigT
 from ..names import Rule
@@ -26,6 +27,8 @@ class BlockPlugin(Transfer[ConfigT]):
     """Base of block storages: eight verbs to write, everything else has a default or a refusal."""
 
     content = ("images", "rootdir")
+    rules: ClassVar[Mapping[str, Sequence[Rule]]] = {}
+    """What a plugin states itself; it goes before what ``static_rules`` concludes."""
 
     @classmethod
     def static_rules(cls) -> Mapping[str, Sequence[Rule]]:
@@ -53,17 +56,8 @@ class BlockPlugin(Transfer[ConfigT]):
             "volume_qemu_snapshot_method": [Rule("storage")],
             "volume_export_formats": streams,
             "volume_import_formats": streams,
-            **cls._own_rules(),
+            **cls.rules,
         }
-
-    @classmethod
-    def _own_rules(cls) -> Mapping[str, Sequence[Rule]]:
-        """``rules`` that classes below this one state; the nearest one wins."""
-        own: dict[str, Sequence[Rule]] = {}
-        for base in reversed(cls.__mro__):
-            if issubclass(base, BlockPlugin) and base is not BlockPlugin:
-                own |= vars(base).get("rules", {})
-        return own
 
     @classmethod
     def missing(cls) -> list[str]:

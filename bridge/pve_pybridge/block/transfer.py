@@ -29,8 +29,7 @@ class Transfer(Snapshots[ConfigT]):
         with_snapshots: bool | Sequence[str] = False,
     ) -> None:
         """Write a volume, or one of its snapshots; a mapping made for it is undone (C-095)."""
-        if format != "raw+size" or base_snapshot is not None or with_snapshots:
-            raise StorageError(f"volume export format {format} not available for {storage.type}")
+        self._check_stream("export", format, base_snapshot, with_snapshots)
         name = self.parse_volname(volname).name
         with self._device(storage, name, snapshot) as device:
             size = device_size(device)
@@ -50,20 +49,11 @@ class Transfer(Snapshots[ConfigT]):
         allow_rename: bool = False,
     ) -> str:
         """Make a volume from a stream; PVE has activated nothing here (contract 7.6)."""
-        if format != "raw+size" or base_snapshot is not None or with_snapshots:
-            raise StorageError(f"volume import format {format} not available for {storage.type}")
-        wanted = self.parse_volname(volname)
-        if wanted.vmid is None:
-            raise StorageError(f"can't import '{volname}': its name has no owner")
+        self._check_stream("import", format, base_snapshot, with_snapshots)
         self._activate(storage)
-        name: str | None = wanted.name
-        if self.size(storage, wanted.name) is not None:
-            if not allow_rename:
-                raise StorageError(f"volume '{volname}' already exists")
-            storage.log(f"volume '{volname}' already exists - importing with a different name")
-            name = None
+        vmid, name = self._import_name(storage, volname, allow_rename)
         size = streams.read_header(storage, fh)
-        new = self.alloc_image(storage, wanted.vmid, "raw", name, size)
+        new = self.alloc_image(storage, vmid, "raw", name, size)
         with self._device(storage, new, None) as device:
             # sparse writing leaves out zeros: right only where nothing else can be read there
             sparse = ",sparse" if self.reads_zero else ""
@@ -74,6 +64,31 @@ class Transfer(Snapshots[ConfigT]):
             if received < size:
                 raise StorageError(f"import: stream ended after {received} of {size} bytes")
         return new
+
+    def _check_stream(
+        self,
+        direction: str,
+        format: str,
+        base_snapshot: str | None,
+        with_snapshots: bool | Sequence[str],
+    ) -> None:
+        """raw+size is all there is: without snapshots, and not relative to one."""
+        if format != "raw+size" or base_snapshot is not None or with_snapshots:
+            raise StorageError(f"volume {direction} format {format} not available for {self.type}")
+
+    def _import_name(
+        self, storage: Storage[ConfigT], volname: str, allow_rename: bool
+    ) -> tuple[int, str | None]:
+        """Owner and name of a volume to import; None: any free name, as this one is taken."""
+        wanted = self.parse_volname(volname)
+        if wanted.vmid is None:
+            raise StorageError(f"can't import '{volname}': its name has no owner")
+        if self.size(storage, wanted.name) is None:
+            return wanted.vmid, wanted.name
+        if not allow_rename:
+            raise StorageError(f"volume '{volname}' already exists")
+        storage.log(f"volume '{volname}' already exists - importing with a different name")
+        return wanted.vmid, None
 
     def _activate(self, storage: Storage[ConfigT]) -> None:
         """The storage, if it needs that; PVE doesn't do it before an import."""

@@ -101,11 +101,7 @@ class Activation(Layout[DirectoryConfigT]):
             return None
         if fs is None or fs.f_blocks == 0:
             return None
-        return Status(
-            total=fs.f_blocks * fs.f_frsize,
-            avail=fs.f_bavail * fs.f_frsize,
-            used=(fs.f_blocks - fs.f_bfree) * fs.f_frsize,
-        )
+        return Status.of(fs)
 
     def activate_volume(
         self,
