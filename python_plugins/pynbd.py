@@ -9,7 +9,7 @@ A ``DirectoryPlugin`` would show the files, and PVE would then open them itself.
 qemu-storage-daemon rather than nbdkit: it changes exports while others are in use, takes snapshots
 of what a guest writes to, maps volumes as files through FUSE, and PVE installs it anyway.
 
-Each storage has one daemon, while anything of it is active (``storage_daemon``).  An active volume
+Each storage has one daemon, while anything of it is active (``qemu.daemon``).  An active volume
 is exported under its name on the storage's NBD socket; what has to be a file (containers, TPM
 state) is mapped through FUSE instead.  A guest survives the plugin server and, waiting, a crash of
 the daemon, with all it has written (``write-cache`` trades that for speed); users of a mapped file
@@ -39,14 +39,13 @@ from pve_pybridge import (
     StorageConfig,
     StorageError,
     VolumeExists,
-    detached,
     option,
-    qcow2,
 )
 from pve_pybridge.directory import qemu_img
 from pve_pybridge.directory.files import failing_as
-from pve_pybridge.snapshot_view import SnapshotView
-from pve_pybridge.storage_daemon import StorageDaemon, clients
+from pve_pybridge.qemu import detached, qcow2
+from pve_pybridge.qemu.daemon import StorageDaemon, clients
+from pve_pybridge.qemu.snapshot_view import SnapshotView
 
 RUN = Path("/run/pve-pybridge-nbd")
 NAME = re.compile(r"(?:vm|base)-[0-9]+-[^/\s@]+")

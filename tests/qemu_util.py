@@ -19,8 +19,8 @@ from typing import Any, Self
 import pytest
 
 from bridge_util import PLUGINS, Node
-from pve_pybridge import detached
-from pve_pybridge.qmp import NotListening, Qmp
+from pve_pybridge.qemu import detached
+from pve_pybridge.qemu.qmp import NotListening, Qmp
 from pve_pybridge.testing.perl import PerlResult
 
 CFG = "my $cfg = PVE::Storage::config();"

@@ -13,7 +13,7 @@ import pytest
 from bridge_util import Node
 from probe_util import BARE, PROBE
 from pve_pybridge import StoragePlugin, manifest
-from pve_pybridge.coerce import ARGUMENTS, FILLED, RESULTS, RESULTS_OF_STORAGE
+from pve_pybridge.coerce import ARGUMENTS, FILLED
 from pve_pybridge.loader import load
 from pve_pybridge.methods import (
     DEADLINES,
@@ -24,6 +24,7 @@ from pve_pybridge.methods import (
     NOT_STORAGE_METHODS,
     Method,
 )
+from pve_pybridge.results import RESULTS, RESULTS_OF_STORAGE
 
 ROWS = pytest.mark.parametrize("row", METHODS.values(), ids=lambda row: row.name)
 OTHERS = [name for names in NOT_STORAGE_METHODS.values() for name in names]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bridge_util import GENUINE, Node
-from pve_pybridge import detached, storage_daemon
+from pve_pybridge.qemu import daemon, detached
 from qemu_util import CFG, MIB, Store, daemon_pid, nbd_store, qemu_io, requires, run, until
 
 pytestmark = [
@@ -85,7 +85,7 @@ def test_busy_volume_stays(store: Store) -> None:
     )
     assert user.stdin is not None
     with user:
-        until(lambda: storage_daemon.clients(store.run / "nbd") == 1)
+        until(lambda: daemon.clients(store.run / "nbd") == 1)
         code = f"{CFG} PVE::Storage::deactivate_volumes($cfg, [$ARGS[0]])"
         result = store.node.perl(code, volid)
         assert result.error == f"volume deactivation failed: {volid}\n"
@@ -152,7 +152,7 @@ def test_resize_under_an_idle_guest_changes_nothing(store: Store) -> None:
     store.call("activate_volumes", [volid])
     command = ["qemu-io", "-f", "raw", store.path(volid)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as idle:
-        until(lambda: storage_daemon.clients(store.run / "nbd") == 1)
+        until(lambda: daemon.clients(store.run / "nbd") == 1)
         code = f"{CFG} PVE::Storage::volume_resize($cfg, $ARGS[0], $ARGS[1], 4711)"
         error = str(store.node.perl(code, volid, 16 * MIB).error)
         assert "'vm-100-disk-0' was not resized: its guest is idle" in error

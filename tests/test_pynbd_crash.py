@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bridge_util import Node
-from pve_pybridge import storage_daemon
+from pve_pybridge.qemu import daemon
 from qemu_util import MIB, Store, daemon_pid, nbd_store, qemu_io, requires, run, until
 
 pytestmark = [
@@ -77,7 +77,7 @@ def test_a_lost_export_comes_back(store: Store) -> None:
     store.call("activate_volumes", volids)
     with store.qmp() as qmp:
         for one in qmp.command("query-block-exports"):
-            if one["node-name"] == storage_daemon.node_name("vm-100-disk-0"):
+            if one["node-name"] == daemon.node_name("vm-100-disk-0"):
                 qmp.command("block-export-del", {"id": one["id"]})
     store.call("activate_storage", store.id)
     store.write(volids[0], "a", keep=True)
@@ -90,7 +90,7 @@ def test_a_node_without_export_is_not_trusted(store: Store) -> None:
     store.write(volids[0], "a", keep=True)
     with store.qmp() as qmp:
         for one in qmp.command("query-block-exports"):
-            if one["node-name"] == storage_daemon.node_name("vm-100-disk-0"):
+            if one["node-name"] == daemon.node_name("vm-100-disk-0"):
                 qmp.command("block-export-del", {"id": one["id"]})
     (store.run / "wanted" / "vm-100-disk-0").unlink()
     store.call("vdisk_free", volids[0])

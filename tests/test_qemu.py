@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from bridge_util import Node
-from pve_pybridge import detached
+from pve_pybridge.qemu import detached
 from qemu_util import TOP, Qemu, Store, drive, nbd_store, qemu_io, requires
 
 MIB = 1 << 20

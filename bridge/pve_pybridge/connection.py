@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from . import codec
-from .coerce import integer, mapping, raw, strings, text
+from .coerce import integer, mapping, strings, text
 from .errors import DeadlineExceeded, ProtocolError
 from .frames import FrameSocket
 from .host import Host, describe
@@ -22,6 +22,7 @@ from .methods import TABLE_VERSION
 from .metrics import Metrics
 from .model import Host as Caller
 from .report import error_of, trace_entry
+from .results import raw
 from .storage import Call
 from .watch import Running, Watcher
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from . import manifest, secrets
-from .coerce import FILLED, RESULTS, RESULTS_OF_STORAGE, argument, nested, raw
+from .coerce import FILLED, argument
 from .config import options_of
 from .errors import (
     KINDS,
@@ -31,6 +31,7 @@ from .errors import (
 from .methods import METHODS, Arg, Method
 from .model import Cleanup, Hints
 from .plugin import StoragePlugin, config_class, implemented
+from .results import RESULTS, RESULTS_OF_STORAGE, nested, raw
 from .storage import Call, Storage
 
 logger = logging.getLogger(__name__)

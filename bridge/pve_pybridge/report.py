@@ -8,10 +8,11 @@ import logging
 import secrets
 from typing import Any
 
-from .coerce import mapping, nested, raw
+from .coerce import mapping
 from .errors import KINDS, Cancelled, StorageError, one_line
 from .host import describe
 from .methods import METHODS
+from .results import nested, raw
 from .storage import Call
 
 logger = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .directory.qemu_img import QEMU_IMG
-from .errors import StorageError
-from .storage import Storage
+from ..directory.qemu_img import QEMU_IMG
+from ..errors import StorageError
+from ..storage import Storage
 
 _HEADER: Final = struct.Struct(">4sIQIIQ")
 """Magic, version, where the backing file's name is and how long, cluster bits, size."""

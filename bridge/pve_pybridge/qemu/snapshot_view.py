@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from ..errors import StorageError
+from ..storage import Storage
 from . import detached
-from .errors import StorageError
-from .storage import Storage
-from .storage_daemon import LEAVE_SECONDS, POLL_SECONDS, clients, node_name
+from .daemon import LEAVE_SECONDS, POLL_SECONDS, clients, node_name
 
 _QEMU_NBD: Final = "/usr/bin/qemu-nbd"
 

@@ -22,10 +22,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from . import detached, process
-from .errors import StorageError
+from .. import process
+from ..errors import StorageError
+from ..storage import Storage
+from . import detached
 from .qmp import NotListening, Qmp, QmpError
-from .storage import Storage
 
 Blockdev = Mapping[str, object]
 Describe = Callable[[str], Blockdev | None]

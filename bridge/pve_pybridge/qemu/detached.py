@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .errors import StorageError
-from .storage import Storage
+from ..errors import StorageError
+from ..storage import Storage
 
 _START_SECONDS: Final = 20.0
 _STOP_SECONDS: Final = 10.0

@@ -4,17 +4,31 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .client import Client
-from .errors import StorageError
-from .paths import run_dir, socket_path
+from ..client import Client
+from ..errors import StorageError
+from ..paths import run_dir, socket_path
 
 CLEAR = "\033[H\033[2J"
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare ``stats`` and ``top``."""
+    figures = commands.add_parser("stats", help="running calls, counts and times of live servers")
+    figures.add_argument("type", nargs="*", help="storage types; default: all with a socket")
+    figures.add_argument("--json", action="store_true")
+    figures.set_defaults(run=lambda args: stats(args.type, as_json=args.json))
+
+    live = commands.add_parser("top", help="the same, refreshed until interrupted")
+    live.add_argument("type", nargs="*")
+    live.add_argument("--interval", type=float, default=2, metavar="SECONDS")
+    live.set_defaults(run=lambda args: top(args.type, args.interval))
 
 
 def types() -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from .errors import StorageError
+from ..errors import StorageError
 
 _POLL_SECONDS: Final = 0.05
 

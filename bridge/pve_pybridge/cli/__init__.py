@@ -1,0 +1,54 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``pve-pybridge``.  Each module here is one command, or two that belong together.
+
+A module's ``add(commands)`` declares its arguments and what runs.  Only the module of the asked
+command is imported, so that a server doesn't carry the others in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Final
+
+from ..errors import StorageError
+from ..version import __version__
+
+COMMANDS: Final = {"serve": "serve", "manifest": "manifest", "stats": "stats", "top": "stats"}
+"""Command → the module that has it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; errors are one line on STDERR and exit status 1."""
+    args = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
+    logging.basicConfig(
+        level=args.log_level.upper(),
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    run: Callable[[argparse.Namespace], int] = args.run
+    try:
+        return run(args)
+    except StorageError as err:
+        print(f"pve-pybridge: {err}", file=sys.stderr)
+        return 1
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pve-pybridge", description="Proxmox VE storage plugins in Python."
+    )
+    parser.add_argument("--version", action="version", version=f"pve-pybridge {__version__}")
+    parser.add_argument(
+        "--log-level", default="warning", choices=["debug", "info", "warning", "error"]
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    asked = next((COMMANDS[word] for word in argv if word in COMMANDS), None)
+    for module in dict.fromkeys(COMMANDS.values()):
+        if asked in (None, module):
+            import_module(f"{__name__}.{module}").add(commands)
+    return parser

@@ -1,0 +1,73 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""``pve-pybridge serve``: one plugin on its socket, until a signal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..coerce import plain
+from ..host import Host
+from ..listen import listening_socket
+from ..loader import load
+from ..notify import notify, start_watchdog
+from ..paths import socket_path
+from ..server import Server
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare ``serve``."""
+    serve = commands.add_parser("serve", help="serve a plugin on its socket")
+    serve.add_argument("plugin", help="a .py file or a module name")
+    serve.add_argument("--socket", type=Path, help="default: /run/pve-pybridge/<type>.sock")
+    serve.add_argument("--trace", type=Path, metavar="FILE", help="append each call as a JSON line")
+    serve.add_argument(
+        "--drain", type=float, default=90, metavar="SECONDS", help="let calls finish before exit"
+    )
+    serve.set_defaults(run=_serve)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    """Until TERM, INT or HUP: then running calls finish, and our successor takes the next."""
+    host = Host(load(args.plugin))
+    path = args.socket or socket_path(host.type)
+    listener = listening_socket(path)
+    server = Server(host, listener, _tracer(args.trace) if args.trace else None)
+
+    def stop(signum: int, frame: object) -> None:
+        if server.closing:
+            os._exit(128 + signum)  # asked twice
+        server.close()
+
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, stop)
+    print(f"{host.type}: listening on {path}", file=sys.stderr, flush=True)
+    os.dup2(2, 1)  # a plugin's print() belongs in the log
+    notify("READY=1")
+    start_watchdog()
+    server.serve_forever()
+    notify("STOPPING=1")
+    if not os.environ.get("LISTEN_FDS"):
+        path.unlink(missing_ok=True)
+        listener.close()
+    if not server.drain(args.drain):
+        print(f"{host.type}: calls still ran after {args.drain:g} s", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(0)  # threads stuck in a plugin must not keep the process
+
+
+def _tracer(path: Path) -> Callable[[dict[str, Any]], None]:
+    file = path.open("a", encoding="utf-8", errors="backslashreplace")
+
+    def trace(entry: dict[str, Any]) -> None:
+        file.write(json.dumps(plain(entry), default=repr) + "\n")
+        file.flush()
+
+    return trace
