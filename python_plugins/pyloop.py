@@ -17,7 +17,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,12 +31,14 @@ from pve_pybridge import (
     Storage,
     StorageConfig,
     StorageError,
-    VolumeExists,
+    newfile,
     option,
 )
+from pve_pybridge.block import name_taken
+from pve_pybridge.directory.files import failing_as
+from pve_pybridge.paths import run_dir
 
 FICLONE = 0x40049409
-LINKS = Path("/run/pve-pybridge-loop")
 NAME = re.compile(r"(?:vm|base)-[0-9]+-[^/\s@]+")
 
 
@@ -63,9 +65,16 @@ class PyLoop(BlockPlugin[LoopConfig]):
         """The directory is there."""
         return os.path.isdir(storage.config.folder)
 
+    def activate_storage(self, storage: Storage[LoopConfig]) -> None:
+        """Remove what a killed server had not finished."""
+        with failing_as(f"can't clean up '{storage.config.folder}'"):
+            newfile.remove_leftovers(storage.config.folder)
+            if _links(storage).is_dir():
+                newfile.remove_leftovers(str(_links(storage)))
+
     def status(self, storage: Storage[LoopConfig]) -> Status:
         """Space of the file system that holds the files."""
-        with _failing(f"can't read '{storage.config.folder}'"):
+        with failing_as(f"can't read '{storage.config.folder}'"):
             return Status.of(os.statvfs(storage.config.folder))
 
     # --- files ---------------------------------------------------------------------------------
@@ -74,7 +83,7 @@ class PyLoop(BlockPlugin[LoopConfig]):
         """The files with PVE's names."""
         found = []
         with (
-            _failing(f"can't list '{storage.config.folder}'"),
+            failing_as(f"can't list '{storage.config.folder}'"),
             os.scandir(storage.config.folder) as it,
         ):
             for entry in it:
@@ -96,42 +105,45 @@ class PyLoop(BlockPlugin[LoopConfig]):
 
     def create(self, storage: Storage[LoopConfig], name: str, size: int) -> None:
         """A sparse file."""
-        with _new_file(storage, name) as fd, _failing(f"can't create '{name}'"):
+        with newfile.unnamed(storage.config.folder) as fd, failing_as(f"can't create '{name}'"):
             os.truncate(fd, size)
+            _give_name(fd, storage, name)
 
     def delete(self, storage: Storage[LoopConfig], name: str) -> None:
         """Remove the file."""
-        with _failing(f"can't remove '{name}'"):
+        with failing_as(f"can't remove '{name}'"):
             os.unlink(_file(storage, name))
 
     def grow(self, storage: Storage[LoopConfig], name: str, size: int, device: str | None) -> None:
         """Lengthen the file and have the kernel look again."""
-        with _failing(f"can't resize '{name}'"):
+        with failing_as(f"can't resize '{name}'"):
             os.truncate(_file(storage, name), size)
         if device:
             storage.run(["losetup", "--set-capacity", device])
 
     def rename(self, storage: Storage[LoopConfig], name: str, new_name: str) -> None:
-        """Rename the file and its snapshots, never over another one."""
-        snapshots = list(self.snapshots(storage, name))
-        _link_exclusively(_file(storage, name), _file(storage, new_name), new_name)
-        for snapname in snapshots:
-            os.rename(_file(storage, name, snapname), _file(storage, new_name, snapname))
-        os.unlink(_file(storage, name))
+        """Rename the file, never over another one; with snapshots that would be several steps."""
+        if self.snapshots(storage, name):
+            raise StorageError(f"volume '{name}' has snapshots, it can't be renamed")
+        with name_taken(new_name):
+            newfile.rename(_file(storage, name), _file(storage, new_name))
 
     # --- loop devices --------------------------------------------------------------------------
 
     def device(self, storage: Storage[LoopConfig], name: str, snapname: str | None) -> str:
         """The link in front of the loop device."""
-        return str(LINKS / storage.storeid / _label(name, snapname))
+        return str(_links(storage) / _label(name, snapname))
 
     def attached(
         self, storage: Storage[LoopConfig], name: str, snapname: str | None
     ) -> Attachment | None:
-        """What the kernel says of the file."""
+        """What the kernel says of the file; a server killed in ``attach`` left out the link."""
         found = _loops(storage, _file(storage, name, snapname))
         if not found:
             return None
+        link = Path(self.device(storage, name, snapname))
+        if not link.exists() or os.readlink(link) != found[0]["name"]:
+            _point(link, found[0]["name"])
         options = {"direct-io": True} if found[0]["dio"] else {}
         return Attachment(found[0]["name"], options)
 
@@ -174,7 +186,8 @@ class PyLoop(BlockPlugin[LoopConfig]):
         self, storage: Storage[LoopConfig], name: str, snapname: str | None, new_name: str
     ) -> bool:
         """A reflink or a copy: whole in either case, so the name doesn't mention the base."""
-        self._copy(storage, _file(storage, name, snapname), new_name, None)
+        with self._copied(storage, _file(storage, name, snapname)) as copy:
+            _give_name(copy, storage, new_name)
         return False
 
     def snapshot(self, storage: Storage[LoopConfig], name: str, snapname: str) -> None:
@@ -182,18 +195,22 @@ class PyLoop(BlockPlugin[LoopConfig]):
         now = self.attached(storage, name, None)
         if now is not None:
             storage.run(["blockdev", "--flushbufs", now.device])
-        self._copy(storage, _file(storage, name), name, snapname, reflink_only=now is not None)
+        refused = (
+            f"'{name}' is in use, and the file system of '{storage.config.folder}' can't"
+            " snapshot such a file (it has no reflinks)"
+        )
+        with self._copied(storage, _file(storage, name), refused if now else None) as copy:
+            _give_name(copy, storage, name, snapname)
 
     def snapshot_delete(self, storage: Storage[LoopConfig], name: str, snapname: str) -> None:
         """Remove the snapshot's file."""
-        with _failing(f"can't remove snapshot '{snapname}' of '{name}'"):
+        with failing_as(f"can't remove snapshot '{snapname}' of '{name}'"):
             os.unlink(_file(storage, name, snapname))
 
     def snapshot_rollback(self, storage: Storage[LoopConfig], name: str, snapname: str) -> None:
-        """Copy the snapshot beside the volume, then over it in one step."""
-        new = f"{name}@@rollback"
-        self._copy(storage, _file(storage, name, snapname), new, None)
-        os.rename(_file(storage, new), _file(storage, name))
+        """Copy the snapshot, then put the copy in the volume's place."""
+        with self._copied(storage, _file(storage, name, snapname)) as copy:
+            newfile.replace(copy, _file(storage, name))
 
     def snapshots(self, storage: Storage[LoopConfig], name: str) -> dict[str, SnapshotInfo]:
         """The snapshots' files, oldest first."""
@@ -204,31 +221,17 @@ class PyLoop(BlockPlugin[LoopConfig]):
             found.append((stat.st_mtime_ns, path.stem.split("@", 1)[1], info))
         return {snapname: info for _, snapname, info in sorted(found, key=lambda item: item[0])}
 
-    def _copy(
-        self,
-        storage: Storage[LoopConfig],
-        source: str,
-        name: str,
-        snapname: str | None,
-        *,
-        reflink_only: bool = False,
-    ) -> None:
-        with _new_file(storage, name, snapname) as target, _failing(f"can't open '{source}'"):
-            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                fcntl.ioctl(target, FICLONE, fd)
-                return
-            except OSError as err:
-                if err.errno not in (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY):
-                    raise
-            finally:
-                os.close(fd)
-            if reflink_only:
-                raise StorageError(
-                    f"'{name}' is in use, and the file system of '{storage.config.folder}' can't"
-                    " snapshot such a file (it has no reflinks)"
-                )
-            storage.run(["cp", "--sparse=always", source, _file(storage, name, snapname)])
+    @contextlib.contextmanager
+    def _copied(
+        self, storage: Storage[LoopConfig], source: str, refused: str | None = None
+    ) -> Iterator[int]:
+        """A reflink of *source*, still without a name; else a copy, or what *refused* says."""
+        with newfile.unnamed(storage.config.folder) as copy, failing_as(f"can't copy '{source}'"):
+            if not _reflink(source, copy):
+                if refused:
+                    raise StorageError(refused)
+                storage.run(["cp", "--sparse=always", source, newfile.path_of(copy)])
+            yield copy
 
 
 # --- helpers -----------------------------------------------------------------------------------
@@ -242,41 +245,25 @@ def _file(storage: Storage[LoopConfig], name: str, snapname: str | None = None) 
     return f"{storage.config.folder}/{_label(name, snapname)}.raw"
 
 
-@contextlib.contextmanager
-def _failing(what: str) -> Any:
-    """An operating system's refusal as one line."""
-    try:
-        yield
-    except OSError as err:
-        raise StorageError(f"{what}: {err.strerror}") from None
+def _give_name(
+    fd: int, storage: Storage[LoopConfig], name: str, snapname: str | None = None
+) -> None:
+    with name_taken(_label(name, snapname)):
+        newfile.give_name(fd, _file(storage, name, snapname))
 
 
-@contextlib.contextmanager
-def _new_file(storage: Storage[LoopConfig], name: str, snapname: str | None = None) -> Any:
-    """A new file's descriptor; the file goes away if what is done with it fails."""
-    path = _file(storage, name, snapname)
+def _reflink(source: str, target: int) -> bool:
+    """Share all blocks of *source*; False where the file system can't."""
+    fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-    except FileExistsError:
-        raise VolumeExists(f"'{_label(name, snapname)}' exists already") from None
+        fcntl.ioctl(target, FICLONE, fd)
     except OSError as err:
-        raise StorageError(f"can't create '{path}': {err.strerror}") from None
-    try:
-        yield fd
-    except BaseException:
-        os.unlink(path)
-        raise
+        if err.errno not in (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY):
+            raise
+        return False
     finally:
         os.close(fd)
-
-
-def _link_exclusively(path: str, new_path: str, new_name: str) -> None:
-    try:
-        os.link(path, new_path)
-    except FileExistsError:
-        raise VolumeExists(f"volume '{new_name}' exists already") from None
-    except OSError as err:
-        raise StorageError(f"can't rename '{path}': {err.strerror}") from None
+    return True
 
 
 def _loops(storage: Storage[LoopConfig], file: str) -> list[dict[str, Any]]:
@@ -306,9 +293,14 @@ def _wait_until_gone(storage: Storage[LoopConfig], loop: str, file: str) -> None
         storage.sleep(0.05)
 
 
+def _links(storage: Storage[LoopConfig]) -> Path:
+    """Directory of the storage's links."""
+    return run_dir().with_name("pve-pybridge-loop") / storage.storeid
+
+
 def _point(link: Path, loop: str) -> None:
     """Have *link* name the device, in one step."""
     link.parent.mkdir(parents=True, exist_ok=True)
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.{time.monotonic_ns()}")
-    temporary.symlink_to(loop)
-    temporary.replace(link)
+    temporary = newfile.hidden_name(str(link.parent))
+    os.symlink(loop, temporary)
+    os.replace(temporary, link)

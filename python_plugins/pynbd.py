@@ -39,11 +39,14 @@ from pve_pybridge import (
     StorageConfig,
     StorageError,
     VolumeExists,
+    newfile,
     option,
 )
+from pve_pybridge.alive import is_alive, me
+from pve_pybridge.block import name_taken
 from pve_pybridge.directory import qemu_img
 from pve_pybridge.directory.files import failing_as
-from pve_pybridge.qemu import detached, qcow2
+from pve_pybridge.qemu import qcow2
 from pve_pybridge.qemu.daemon import StorageDaemon, clients
 from pve_pybridge.qemu.snapshot_view import SnapshotView
 
@@ -86,6 +89,7 @@ class PyNbd(BlockPlugin[NbdConfig]):
         with self._daemon(storage).session(wait=False):
             pass
         self._remove_unfinished(storage)
+        newfile.remove_leftovers(storage.config.folder)
 
     def status(self, storage: Storage[NbdConfig]) -> Status:
         """Space of the file system that holds the files."""
@@ -129,8 +133,8 @@ class PyNbd(BlockPlugin[NbdConfig]):
 
     def rename(self, storage: Storage[NbdConfig], name: str, new_name: str) -> None:
         """Rename the file, its snapshots are inside."""
-        with _exclusively(new_name):
-            qcow2.rename(_file(storage, name), _file(storage, new_name))
+        with name_taken(new_name):
+            newfile.rename(_file(storage, name), _file(storage, new_name))
 
     def _new_image(
         self, storage: Storage[NbdConfig], name: str, size: int, backing: str | None = None
@@ -141,19 +145,19 @@ class PyNbd(BlockPlugin[NbdConfig]):
         """
         if not NAME.fullmatch(name):
             raise StorageError(f"illegal name '{name}'")
-        with qcow2.nameless(storage.config.folder) as image:
+        with newfile.unnamed(storage.config.folder) as image:
             qcow2.create(storage, image, size, backing)
             if self.size(storage, name) is not None:  # its import may have a note
                 raise VolumeExists(f"volume '{name}' exists already")
             if storage.call.method == "volume_import":
-                _unfinished(storage, name).write_text(detached.me())
-            with _exclusively(name):
-                qcow2.give_name(image, _file(storage, name))
+                _unfinished(storage, name).write_text(me())
+            with name_taken(name):
+                newfile.give_name(image, _file(storage, name))
 
     def _remove_unfinished(self, storage: Storage[NbdConfig]) -> None:
         for note in Path(storage.config.folder).glob(".importing-*"):
             with contextlib.suppress(FileNotFoundError):
-                if not detached.is_alive(note.read_text()):
+                if not is_alive(note.read_text()):
                     name = note.name.removeprefix(".importing-")
                     storage.warn(f"removing '{name}', whose import was interrupted")
                     self.detach(storage, name, None)
@@ -360,14 +364,6 @@ class PyNbd(BlockPlugin[NbdConfig]):
         self, storage: Storage[NbdConfig], action: str, name: str, snapname: str
     ) -> None:
         storage.run([qemu_img.QEMU_IMG, "snapshot", "-q", action, snapname, _file(storage, name)])
-
-
-@contextlib.contextmanager
-def _exclusively(name: str) -> Iterator[None]:
-    try:
-        yield
-    except FileExistsError:
-        raise VolumeExists(f"volume '{name}' exists already") from None
 
 
 def _label(name: str, snapname: str | None) -> str:

@@ -9,7 +9,8 @@ can do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -27,6 +28,15 @@ Options = Mapping[str, object]
 
 class VolumeExists(StorageError):
     """Raised by ``create``, ``clone`` and ``rename`` when the name is taken."""
+
+
+@contextmanager
+def name_taken(name: str) -> Iterator[None]:
+    """FileExistsError, from a backend whose volumes are files, as VolumeExists."""
+    try:
+        yield
+    except FileExistsError:
+        raise VolumeExists(f"volume '{name}' exists already") from None
 
 
 @dataclass(frozen=True, slots=True)

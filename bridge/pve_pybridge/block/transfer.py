@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from .. import streams
 from ..config import ConfigT
 from ..errors import StorageError
+from ..plugin import implemented
 from ..storage import Storage
 from .snapshots import Snapshots
 
@@ -50,7 +51,8 @@ class Transfer(Snapshots[ConfigT]):
     ) -> str:
         """Make a volume from a stream; PVE has activated nothing here (contract 7.6)."""
         self._check_stream("import", format, base_snapshot, with_snapshots)
-        self._activate(storage)
+        if implemented(type(self), "activate_storage"):
+            self.activate_storage(storage)
         vmid, name = self._import_name(storage, volname, allow_rename)
         size = streams.read_header(storage, fh)
         new = self.alloc_image(storage, vmid, "raw", name, size)
@@ -89,9 +91,6 @@ class Transfer(Snapshots[ConfigT]):
             raise StorageError(f"volume '{volname}' already exists")
         storage.log(f"volume '{volname}' already exists - importing with a different name")
         return wanted.vmid, None
-
-    def _activate(self, storage: Storage[ConfigT]) -> None:
-        """The storage, if it needs that; PVE doesn't do it before an import."""
 
     @contextmanager
     def _device(self, storage: Storage[ConfigT], name: str, snapname: str | None) -> Iterator[str]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import process
+from ..alive import is_alive, me
 from ..errors import StorageError
 from ..storage import Storage
 from . import detached
@@ -189,7 +190,7 @@ class Session:
         exports = self.exports()
         for ident in exports:
             owner, _, number = ident.removeprefix("tmp-").rpartition("-")
-            if ident.startswith("tmp-") and not detached.is_alive(owner):
+            if ident.startswith("tmp-") and not is_alive(owner):
                 self._remove(ident, exports[ident], hard=True)
                 _clear(self._daemon.mountpoint(f".{number}"))
         for label, kind in self._daemon.wanted().items():
@@ -220,7 +221,7 @@ class Session:
     def map_for_now(self, label: str, *, writable: bool) -> tuple[str, Path]:
         """Map *label* beside its other exports, for as long as this process lives."""
         number = time.monotonic_ns()
-        ident = f"tmp-{detached.me()}-{number}"
+        ident = f"tmp-{me()}-{number}"
         path = self._daemon.mountpoint(f".{number}")
         self._add(label, "fuse", ident, path, writable)
         return ident, path

@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ..alive import stat_of
 from ..errors import StorageError
 from ..storage import Storage
 
 _START_SECONDS: Final = 20.0
 _STOP_SECONDS: Final = 10.0
-_FLAGS, _START_TIME = 6, 19
+_FLAGS: Final = 6
 _PF_EXITING: Final = 0x4
 _SYSTEMD: Final = Path("/run/systemd/system")
 
@@ -52,7 +53,7 @@ def pid_of(pidfile: Path) -> int | None:
     try:
         pid = int(pidfile.read_text())
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
-        state, *_ = stat = _stat(pid)
+        state, *_ = stat = stat_of(pid)
     except (OSError, ValueError):
         return None
     is_ending = int(stat[_FLAGS]) & _PF_EXITING and state not in "ZX"
@@ -75,26 +76,3 @@ def stop(storage: Storage[Any], pidfile: Path) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         wait_gone(storage, pidfile)
-
-
-def me() -> str:
-    """This process, told apart from any later one with the same number."""
-    return f"{os.getpid()}-{_started(os.getpid())}"
-
-
-def is_alive(process: str) -> bool:
-    """Whether the process that ``me`` named is still there."""
-    pid, _, started = process.partition("-")
-    return pid.isdigit() and _started(int(pid)) == started
-
-
-def _started(pid: int) -> str:
-    try:
-        return _stat(pid)[_START_TIME]
-    except OSError:
-        return ""
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
