@@ -65,6 +65,8 @@ class Store:
 
     def __init__(self, node: Node, plugin: str, storeid: str, folder: Path, format_: str = "raw"):
         self.node = node
+        self.perl: Callable[..., PerlResult] = node.perl
+        self.type = plugin
         self.plugin = PLUGINS / f"{plugin}.py"
         self.server = node.serve(self.plugin)
         self.id = storeid
@@ -82,11 +84,11 @@ class Store:
     def call(self, function: str, *args: object) -> Any:
         """A function of PVE::Storage."""
         code = f"{CFG} PVE::Storage->can('{function}')->($cfg, @ARGS)"
-        return self.node.perl(code, *args).ok()
+        return self.perl(code, *args).ok()
 
     def alloc(self, kib: float, name: str | None = None, vmid: int = 100) -> str:
         code = f"{CFG} PVE::Storage::vdisk_alloc($cfg, @ARGS)"
-        volid: str = self.node.perl(code, self.id, vmid, self.format, name, kib).ok()
+        volid: str = self.perl(code, self.id, vmid, self.format, name, kib).ok()
         return volid
 
     def list(self) -> list[dict[str, Any]]:
@@ -95,7 +97,7 @@ class Store:
 
     def path(self, volid: str, snapname: str | None = None) -> str:
         code = f"{CFG} scalar(PVE::Storage::path($cfg, @ARGS))"
-        path: str = self.node.perl(code, volid, snapname).ok()
+        path: str = self.perl(code, volid, snapname).ok()
         return path
 
     def path_of(self, name: str) -> str:
@@ -137,7 +139,7 @@ class Store:
             open(my $fh, '>', $ARGS[0]) or die "open: $!";
             PVE::Storage::volume_export($cfg, $fh, $ARGS[1], 'raw+size', $ARGS[2], undef, 0);
         """
-        self.node.perl(code, file, volid, snapshot).ok()
+        self.perl(code, file, volid, snapshot).ok()
         return file.read_bytes()
 
     def import_(self, volname: str, data: bytes, *, rename: bool = False) -> PerlResult:
@@ -149,7 +151,7 @@ class Store:
             PVE::Storage::volume_import(
                 $cfg, $fh, $ARGS[1], 'raw+size', undef, undef, 0, $ARGS[2]);
         """
-        return self.node.perl(code, file, self.volid(volname), rename)
+        return self.perl(code, file, self.volid(volname), rename)
 
     @contextlib.contextmanager
     def importing(self, volname: str) -> Iterator[int]:

@@ -18,6 +18,7 @@ from .figures import Figure
 from .fuzz import fuzz_caller, fuzz_server
 from .kills import kill_callers, kill_server
 from .load import crowd, hang, restarts, soak
+from .power_cut import power_cut_pyloop, power_cut_pynbd
 from .trust import leaks, refusals
 
 EXPERIMENTS: Final[dict[str, Callable[[Farm, bool], Iterator[Figure]]]] = {
@@ -31,6 +32,8 @@ EXPERIMENTS: Final[dict[str, Callable[[Farm, bool], Iterator[Figure]]]] = {
     "soak": soak,
     "refusals": refusals,
     "leaks": leaks,
+    "power-cut-pyloop": power_cut_pyloop,
+    "power-cut-pynbd": power_cut_pynbd,
 }
 
 
