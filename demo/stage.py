@@ -21,10 +21,12 @@ from pve_pybridge.testing.perl import PerlResult, PerlSession, is_genuine
 
 ROOT = Path(__file__).resolve().parent.parent
 PREAMBLE = "my $cfg = PVE::Storage::config();\n"
+MIB = 1 << 20
 COLOURS = {
     "call": "1;36",
     "python": "35",
     "answer": "32",
+    "head": "1",
     "dim": "2",
     "bad": "1;31",
     "good": "1;32",
@@ -38,16 +40,18 @@ class Failed(Exception):
 class Stage:
     """Starts everything, plays steps, shows what Python received, and counts."""
 
-    def __init__(self, base: Path):
+    def __init__(self, base: Path, plugins: list[str]):
         self.base = base
+        self._plugins = plugins
+        self._servers: dict[str, subprocess.Popen[str]] = {}
         self._env = {
             "PVE_PYBRIDGE_ETC_PVE": str(base / "etc-pve"),
             "PVE_PYBRIDGE_MANIFESTS": str(base / "plugins.d"),
             "PVE_PYBRIDGE_RUN": str(base / "run"),
             "PVE_STANDIN_LOCK_DIR": str(base / "lock"),
         }
-        self._trace = base / "trace"
-        self._seen = 0
+        self._traces = {plugin: base / f"{plugin}.trace" for plugin in plugins}
+        self._seen = dict.fromkeys(plugins, 0)
         self._steps = 0
         self._calls = 0
         self._started = time.monotonic()
@@ -60,10 +64,10 @@ class Stage:
         (self.base / "etc-pve/storage.cfg").write_text(
             "dir: local\n\tpath /var/lib/vz\n\tcontent images\n\tdisable\n"
         )
-        plugin = str(ROOT / "python_plugins/pydir.py")
-        manifest = str(self.base / "plugins.d/pydir.json")
-        subprocess.run(self._bridge("manifest", plugin, "-o", manifest), check=True)
-        self._serve(plugin)
+        for plugin in self._plugins:
+            manifest = str(self.base / f"plugins.d/{plugin}.json")
+            subprocess.run(self._bridge("manifest", _source(plugin), "-o", manifest), check=True)
+            self._serve(plugin)
         self._perl = self._stack.enter_context(
             PerlSession(
                 env=self._env,
@@ -82,13 +86,15 @@ class Stage:
         return [sys.executable, "-m", "pve_pybridge", *args]
 
     def _serve(self, plugin: str) -> None:
-        self._trace.touch()
+        trace = self._traces[plugin]
+        trace.touch()
         server = subprocess.Popen(
-            self._bridge("serve", plugin, "--trace", str(self._trace)),
+            self._bridge("serve", _source(plugin), "--trace", str(trace)),
             env={**os.environ, **self._env},
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._servers[plugin] = server
         self._stack.callback(server.wait)
         self._stack.callback(server.terminate)
         assert server.stderr is not None
@@ -96,10 +102,35 @@ class Stage:
         if "listening on" not in line:
             raise Failed(f"the plugin server did not start: {line}{server.stderr.read()}")
 
+    # --- acts ----------------------------------------------------------------------------------
+
+    def act(self, plugin: str, what: str) -> None:
+        """A heading."""
+        print(f"\n{self._paint('head', plugin)}: {what}\n")
+
+    def leave_out(self, plugin: str, why: str) -> None:
+        """Say what isn't shown."""
+        print(f"\n{self._paint('head', plugin)}: not shown, {why}")
+
+    def restart(self, plugin: str, title: str) -> None:
+        """Kill a plugin's server and start it again."""
+        self._steps += 1
+        print(f"{self._steps:3}  {self._paint('call', title)}")
+        started = time.monotonic()
+        self._servers[plugin].kill()
+        self._servers[plugin].wait()
+        self._serve(plugin)
+        self._show_answer("listening", time.monotonic() - started)
+
     # --- steps ---------------------------------------------------------------------------------
 
-    def step(self, title: str, code: str, *args: object, expect: object = None) -> Any:
-        """One PVE call: show it, what Python received, the answer and the time."""
+    def step(
+        self, title: str, code: str, *args: object, expect: object = None, log: str | None = None
+    ) -> Any:
+        """One PVE call: show it, what Python received, the answer and the time.
+
+        *expect* is the answer, *log* a part of what the task log gets.
+        """
         result, seconds = self._play(title, code, *args)
         if result.error is not None:
             raise Failed(f"{title} died: {result.error}")
@@ -108,7 +139,23 @@ class Stage:
             raise Failed(f"{title}: the answer is tainted")
         if expect is not None and result.value != expect:
             raise Failed(f"{title}: expected {expect!r}, got {result.value!r}")
+        if log is not None and log not in result.stderr:
+            raise Failed(f"{title}: expected {log!r} in the log, got {result.stderr!r}")
         return result.value
+
+    def image(self, volid: str, expected: dict[str, object]) -> str:
+        """A volume for qemu-io: as PVE gives it to QEMU, which has to have what is *expected*."""
+        if self.apiver < 12:  # PVE made a path of it then
+            title = "PVE::Storage::path"
+            return str(self.step(title, "scalar(PVE::Storage::path($cfg, $ARGS[0]))", volid))
+        options = self.step(
+            "PVE::Storage::qemu_blockdev_options",
+            "PVE::Storage::qemu_blockdev_options($cfg, $ARGS[0], '10.0+pve1', { hints => {} })",
+            volid,
+        )
+        if any(options.get(key) != value for key, value in expected.items()):
+            raise Failed(f"{volid}: expected {expected}, got {options}")
+        return "json:" + json.dumps({"driver": "raw", "file": options})
 
     def fails(self, title: str, code: str, *args: object, message: str) -> None:
         """A call that PVE must refuse, with this message."""
@@ -151,8 +198,11 @@ class Stage:
         return result, seconds
 
     def _new_calls(self) -> list[dict[str, Any]]:
-        lines = self._trace.read_text().splitlines()
-        new, self._seen = lines[self._seen :], len(lines)
+        new = []
+        for plugin, trace in self._traces.items():
+            lines = trace.read_text().splitlines()
+            new += lines[self._seen[plugin] :]
+            self._seen[plugin] = len(lines)
         return [json.loads(line) for line in new]
 
     # --- printing ------------------------------------------------------------------------------
@@ -160,7 +210,7 @@ class Stage:
     def headline(self) -> str:
         """What runs here."""
         what = "genuine PVE modules" if is_genuine() else "the PVE stand-in"
-        return f"pydir, a storage plugin in Python, behind {what} (APIVER {self.apiver}), perl -T\n"
+        return f"Storage plugins in Python behind {what} (APIVER {self.apiver}), perl -T"
 
     def summary(self) -> str:
         """The good end."""
@@ -187,6 +237,10 @@ class Stage:
 
     def _paint(self, what: str, text: str) -> str:
         return f"\033[{COLOURS[what]}m{text}\033[0m" if self._colour else text
+
+
+def _source(plugin: str) -> str:
+    return str(ROOT / f"python_plugins/{plugin}.py")
 
 
 def _short(value: object) -> str:
