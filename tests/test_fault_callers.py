@@ -394,6 +394,6 @@ def test_late_frame_meets_caller_that_does_not_read(own: Faults) -> None:
         scfg = {"faulty-mode": "flood", "faulty-amount": "8"}
         deaf.send("call", 1, "status", "s", scfg, {}, {})
         started = time.monotonic()
-        slow = own.scfg("status=sleep", delay=5)
+        slow = own.scfg("status=sleep", delay=30)
         assert own.call("status", "t", slow, {}, context="list").ok() == []
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 15
