@@ -22,6 +22,7 @@ IMAGE = "rbd/vm-100-disk-0"
 MAP, UNMAP = ["rbd", "map", IMAGE], ["rbd", "unmap", "/dev/rbd0"]
 BOUNCE = [*MAP, "--options", "rxbounce"]
 INFO = ["rbd", "info", IMAGE, "--format", "json"]
+NAMES = ["rbd", "ls", "rbd", "--format", "json"]
 LIST = ["rbd", "ls", "-l", "rbd", "--format", "json"]
 SNAPS = ["rbd", "snap", "ls", IMAGE, "--format", "json"]
 
@@ -186,7 +187,7 @@ def test_command_lines(node: RbdNode) -> None:
     """All of them; ``--allow-shrink`` and ``--force`` are in none."""
     steps = {
         "PVE::Storage::vdisk_alloc($cfg, 'librbd', 100, 'raw', undef, 8192)": [
-            LIST,
+            NAMES,
             ["rbd", "create", "--image-format", "2", "--size", "8", IMAGE],
         ],
         "PVE::Storage::volume_snapshot($cfg, 'librbd:vm-100-disk-0', 'one')": [
@@ -209,17 +210,18 @@ def test_command_lines(node: RbdNode) -> None:
             ["rbd", "snap", "protect", "rbd/base-100-disk-0@__base__"],
         ],
         "PVE::Storage::vdisk_clone($cfg, 'librbd:base-100-disk-0', 101)": [
-            LIST,
+            NAMES,
             ["rbd", "snap", "protect", "rbd/base-100-disk-0@__base__"],
             ["rbd", "clone", "rbd/base-100-disk-0@__base__", "rbd/vm-101-disk-0"],
         ],
         "PVE::Storage::rename_volume($cfg, 'librbd:base-100-disk-0/vm-101-disk-0', 102)": [
-            LIST,
+            NAMES,
             ["rbd", "rename", "rbd/vm-101-disk-0", "rbd/vm-102-disk-0"],
         ],
         "PVE::Storage::vdisk_free($cfg, 'librbd:base-100-disk-0/vm-102-disk-0'); undef": [
             ["rbd", "info", "rbd/vm-102-disk-0", "--format", "json"],
             ["rbd", "status", "rbd/vm-102-disk-0", "--format", "json"],
+            ["rbd", "info", "rbd/vm-102-disk-0", "--format", "json"],
             LIST,
             ["rbd", "snap", "ls", "rbd/vm-102-disk-0", "--format", "json"],
             ["rbd", "rm", "rbd/vm-102-disk-0"],
@@ -228,6 +230,7 @@ def test_command_lines(node: RbdNode) -> None:
             LIST,  # PVE itself looks for clones of a base
             ["rbd", "info", "rbd/base-100-disk-0", "--format", "json"],
             ["rbd", "status", "rbd/base-100-disk-0", "--format", "json"],
+            ["rbd", "info", "rbd/base-100-disk-0", "--format", "json"],
             LIST,
             ["rbd", "snap", "ls", "rbd/base-100-disk-0", "--format", "json"],
             ["rbd", "snap", "rm", "rbd/base-100-disk-0@__base__"],

@@ -9,7 +9,7 @@ can do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -121,6 +121,10 @@ class Backend(StoragePlugin[ConfigT]):
     def size(self, storage: Storage[ConfigT], name: str) -> int | None:
         """Size of one volume, None when it doesn't exist; override if asking for all is slow."""
         return next((v.size for v in self.volumes(storage) if v.name == name), None)
+
+    def volume_names(self, storage: Storage[ConfigT]) -> Collection[str]:
+        """All names, asked under the storage's lock; override if listing sizes as well is slow."""
+        return [volume.name for volume in self.volumes(storage)]
 
     def rename(self, storage: Storage[ConfigT], name: str, new_name: str) -> None:
         """Enables templates and moving a disk to another guest; VolumeExists when taken."""

@@ -38,12 +38,15 @@ class Volumes(Attaching[ConfigT]):
         format: str | None = None,
     ) -> Cleanup | None:
         """Detach, remove snapshots, remove.  Refuses a base in use even where PVE can't tell."""
-        name = self.parse_volname(volname).name
-        existing = {volume.name: volume for volume in self.volumes(storage)}
-        if name not in existing:
+        parsed = self.parse_volname(volname)
+        name = parsed.name
+        if self.size(storage, name) is None:
             storage.log(f"volume '{volname}' does not exist")
             return None
-        clones = sorted(v.name for v in existing.values() if v.base == name)
+        if parsed.is_base or self.clones_snapshots:  # others can't have clones
+            clones = sorted(v.name for v in self.volumes(storage) if v.base == name)
+        else:
+            clones = []
         if clones:
             raise StorageError(f"base volume '{volname}' is still in use by {', '.join(clones)}")
         taken = list(self.snapshots(storage, name))
@@ -190,7 +193,8 @@ class Volumes(Attaching[ConfigT]):
         self.delete(storage, name)
 
     def _free_names(self, storage: Storage[ConfigT], vmid: int) -> Iterator[str]:
-        taken = {v.name.removeprefix("base-").removeprefix("vm-") for v in self.volumes(storage)}
+        names = self.volume_names(storage)
+        taken = {name.removeprefix("base-").removeprefix("vm-") for name in names}
         for number in range(MAX_VOLUMES_PER_GUEST):
             if f"{vmid}-disk-{number}" not in taken:
                 yield f"vm-{vmid}-disk-{number}"

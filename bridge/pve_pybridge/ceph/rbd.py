@@ -62,6 +62,11 @@ class Images:
         found = self.ask("ls", "-l", self.spec())
         return [entry for entry in found if "snapshot" not in entry]
 
+    def names(self) -> list[str]:
+        """``rbd ls``."""
+        found: list[str] = self.ask("ls", self.spec())
+        return found
+
     def size(self, name: str, snapname: str | None = None) -> int | None:
         """Size of an image or snapshot, None when there is no such image."""
         try:
