@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 from .codec import WIRE_VERSION
 from .config import ConfigField, options_of, schema_type
 from .errors import StorageError
+from .installed import check_interpreter, check_location
 from .methods import LOCAL, METHODS, TABLE_VERSION, Method
 from .plugin import CONTENT_TYPES, StoragePlugin, config_class, implemented
 
@@ -36,15 +37,26 @@ _CONCURRENCY: Final = ("parallel", "per-storage", "serial")
 Plugin = type[StoragePlugin[Any]]
 
 
-def build(plugin: Plugin) -> dict[str, object]:
-    """The manifest of *plugin* as plain data; StorageError says what PVE would choke on."""
+def build(
+    plugin: Plugin, location: str | None = None, interpreter: str | None = None
+) -> dict[str, object]:
+    """The manifest of *plugin* as plain data; StorageError says what PVE would choke on.
+
+    *location* (a file or module) and *interpreter* are for ``pve-pybridge serve --type``.
+    """
     check(plugin)
     options = _options(plugin)
+    served = {}
+    if location is not None:
+        served["plugin"] = check_location(location)
+    if interpreter is not None:
+        served["interpreter"] = check_interpreter(interpreter)
     return {
         "manifest": MANIFEST_VERSION,
         "wire": WIRE_VERSION,
         "table": TABLE_VERSION,
         "type": plugin.type,
+        **served,
         "shared": plugin.shared,
         "content": [[*plugin.content, "none"], list(_default_content(plugin))],
         "formats": [list(plugin.formats), plugin.formats[0]],

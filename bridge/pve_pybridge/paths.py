@@ -21,6 +21,11 @@ def run_dir() -> Path:
     return Path(os.environ.get("PVE_PYBRIDGE_RUN", "/run/pve-pybridge"))
 
 
+def manifests_dir() -> Path:
+    """Where the manifests of all enabled types are."""
+    return Path(os.environ.get("PVE_PYBRIDGE_MANIFESTS", "/etc/pve-pybridge/plugins.d"))
+
+
 def socket_path(type_: str) -> Path:
     """The socket of the server for storage type *type_*."""
     return run_dir() / f"{type_}.sock"

@@ -8,12 +8,11 @@ read it (contract section 6).  PVE's own four keep PVE's suffixes, as its storag
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from . import atomic
 from .config import Secret
 from .errors import StorageError
 from .paths import etc_pve
@@ -70,12 +69,4 @@ def _put(target: Path, value: str | None) -> None:
         target.unlink(missing_ok=True)
         return
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.tmp.{os.getpid()}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(value.encode("utf-8", "surrogateescape"))
-        temporary.replace(target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    atomic.write(target, value, 0o600)

@@ -10,14 +10,13 @@ administrator put where PVE documents them (``/etc/pve/priv/ceph``) are honoured
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .. import secrets
+from .. import atomic, secrets
 from ..errors import ParameterError, StorageError
 from ..paths import etc_pve
 from ..process import Completed
@@ -179,11 +178,8 @@ def _conf(storeid: str) -> Path:
 
 
 def _write(file: Path, text: str) -> None:
-    """In one step: other processes may read it at any time."""
-    temporary = file.with_name(f"{file.name}.tmp.{os.getpid()}")
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.write_text(text)
-        temporary.replace(file)
+        atomic.write(file, text)
     except OSError as err:
         raise StorageError(f"can't write '{file}': {err.strerror}") from None

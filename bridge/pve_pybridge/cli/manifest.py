@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from .. import manifest
+from .. import atomic, interpreter, manifest
 from ..errors import StorageError
 from ..loader import load
 
@@ -20,21 +20,34 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     show = commands.add_parser("manifest", help="print the manifest the shim needs")
     show.add_argument("plugin", help="a .py file or a module name")
     show.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there instead")
+    show.add_argument(
+        "--location",
+        metavar="PLUGIN",
+        help="where the plugin will be on the node: an absolute path or a module name",
+    )
+    show.add_argument(
+        "--interpreter", metavar="PYTHON", help="absolute path of the Python that shall serve it"
+    )
     show.set_defaults(run=_manifest)
 
 
 def _manifest(args: argparse.Namespace) -> int:
+    wanted = args.interpreter
+    if wanted and not interpreter.lent and Path(wanted).is_file():
+        # The one that has the plugin's dependencies; a build machine may lack it.
+        options = ["--interpreter", wanted]
+        options += ["--location", args.location] if args.location else []
+        options += ["--output", str(args.output)] if args.output else []
+        interpreter.become(wanted, "manifest", args.plugin, *options)
     with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints is no part of it
         plugin = load(args.plugin)
-    data = json.dumps(manifest.build(plugin), indent=1, ensure_ascii=True) + "\n"
+    facts = manifest.build(plugin, args.location, args.interpreter)
+    data = json.dumps(facts, indent=1, ensure_ascii=True) + "\n"
     if args.output is None:
         print(data, end="")
         return 0
-    temporary = args.output.with_name(f".{args.output.name}.new")
     try:
-        temporary.write_text(data, "ascii")
-        temporary.chmod(0o644)
-        temporary.replace(args.output)
+        atomic.write(args.output, data, 0o644)
     except OSError as err:
         raise StorageError(f"can't write {args.output}: {err.strerror}") from None
     return 0

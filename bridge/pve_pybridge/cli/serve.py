@@ -13,8 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .. import installed
 from ..coerce import plain
+from ..errors import StorageError
 from ..host import Host
+from ..interpreter import become
 from ..listen import listening_socket
 from ..loader import load
 from ..notify import notify, start_watchdog
@@ -25,7 +28,11 @@ from ..server import Server
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare ``serve``."""
     serve = commands.add_parser("serve", help="serve a plugin on its socket")
-    serve.add_argument("plugin", help="a .py file or a module name")
+    serve.add_argument("plugin", nargs="?", help="a .py file or a module name")
+    serve.add_argument(
+        "--type",
+        help="storage type; without PLUGIN its manifest says which plugin and interpreter",
+    )
     serve.add_argument("--socket", type=Path, help="default: /run/pve-pybridge/<type>.sock")
     serve.add_argument("--trace", type=Path, metavar="FILE", help="append each call as a JSON line")
     serve.add_argument(
@@ -36,7 +43,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _serve(args: argparse.Namespace) -> int:
     """Until TERM, INT or HUP: then running calls finish, and our successor takes the next."""
-    host = Host(load(args.plugin))
+    source = args.plugin or _named_by_manifest(args)
+    host = Host(load(source))
+    if args.type not in (None, host.type):
+        raise StorageError(f"{source}: this plugin is of type '{host.type}', not '{args.type}'")
     path = args.socket or socket_path(host.type)
     listener = listening_socket(path)
     server = Server(host, listener, _tracer(args.trace) if args.trace else None)
@@ -61,6 +71,27 @@ def _serve(args: argparse.Namespace) -> int:
         print(f"{host.type}: calls still ran after {args.drain:g} s", file=sys.stderr)
     sys.stderr.flush()
     os._exit(0)  # threads stuck in a plugin must not keep the process
+
+
+def _named_by_manifest(args: argparse.Namespace) -> str:
+    """The plugin the manifest of --type names; goes on under the interpreter it names, if any."""
+    if args.type is None:
+        raise StorageError("serve: name a plugin, or a storage type by --type")
+    manifest = installed.find(args.type)
+    installed.check_trust(manifest)
+    if manifest.plugin is None:
+        raise StorageError(
+            f"manifest {manifest.file} doesn't say where the plugin is: write it anew with "
+            "'pve-pybridge manifest PLUGIN --location PLUGIN', or name the plugin here"
+        )
+    if manifest.interpreter:
+        options = ["--type", args.type, "--drain", str(args.drain)]
+        options += ["--socket", str(args.socket)] if args.socket else []
+        options += ["--trace", str(args.trace)] if args.trace else []
+        become(
+            manifest.interpreter, "--log-level", args.log_level, "serve", manifest.plugin, *options
+        )
+    return manifest.plugin
 
 
 def _tracer(path: Path) -> Callable[[dict[str, Any]], None]:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from .. import process
+from .. import atomic, process
 from ..alive import is_alive, me
 from ..errors import StorageError
 from ..storage import Storage
@@ -102,16 +102,15 @@ class StorageDaemon:
     def wanted(self) -> dict[str, str]:
         """Label → kind of export, for everything that shall be exported."""
         try:
-            return {file.name: file.read_text() for file in self._wanted.iterdir()}
+            files = [file for file in self._wanted.iterdir() if file.name[0] != "."]  # half written
+            return {file.name: file.read_text() for file in files}
         except FileNotFoundError:
             return {}
 
     def want(self, label: str, kind: str) -> None:
         """Note that *label* shall be exported, whatever happens to the daemon."""
         self._wanted.mkdir(mode=0o700, exist_ok=True)
-        new = self.directory / f".wanted-{node_name(label)}"
-        new.write_text(kind)
-        new.replace(self._wanted / label)
+        atomic.write(self._wanted / label, kind)
 
     def unwant(self, label: str) -> None:
         """Forget that."""

@@ -1,0 +1,44 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The Python that runs a plugin: the bridge's own, or the one its manifest names.
+
+A vendor's virtual environment ends conflicts between the dependencies of plugins (D6).  It gets
+this very package by ``lend.py``, so it needs nothing of ours installed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import msgpack
+
+from .errors import StorageError
+
+_LEND = Path(__file__).with_name("lend.py")
+
+lent = False
+"""Whether this process was started by ``lend.py``: then it is the interpreter that was asked for."""
+
+
+def command(interpreter: str | None, *args: str) -> list[str]:
+    """The command line of ``pve-pybridge ARGS`` under *interpreter*; None: the one we run in."""
+    return [interpreter or sys.executable, str(_LEND), *args]
+
+
+def environment() -> Mapping[str, str]:
+    """What the command needs to know besides: where our msgpack is."""
+    return {**os.environ, "PVE_PYBRIDGE_MSGPACK": str(Path(msgpack.__file__).parent)}
+
+
+def become(interpreter: str, *args: str) -> NoReturn:
+    """Go on as ``pve-pybridge ARGS`` under *interpreter*: same process, same descriptors."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execve(interpreter, command(interpreter, *args), environment())
+    except OSError as err:
+        raise StorageError(f"can't run the interpreter {interpreter}: {err.strerror}") from None
