@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pve_pybridge.testing.perl import PerlResult, PerlSession, is_genuine
+from pve_pybridge.testing.perl import PerlResult, PerlSession, is_genuine, perl_options
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = ROOT / "python_plugins"
@@ -39,6 +39,10 @@ class Node:
             "PVE_PYBRIDGE_ETC_PVE": str(self.etc),
             "PVE_PYBRIDGE_MANIFESTS": str(self.manifests),
             "PVE_PYBRIDGE_RUN": str(self.run),
+            "PVE_PYBRIDGE_BACKUPS": str(base / "backups"),
+            "PVE_PYBRIDGE_STATE": str(base / "state"),
+            "PVE_PYBRIDGE_SYSTEMD": str(base / "systemd"),
+            "PVE_PYBRIDGE_PERL_OPTIONS": " ".join(perl_options()),
             "PVE_STANDIN_LOCK_DIR": str(base / "lock"),
         }
         self.servers: list[Server] = []

@@ -21,7 +21,7 @@ from .errors import StorageError
 _LEND = Path(__file__).with_name("lend.py")
 
 lent = False
-"""Whether this process was started by ``lend.py``: then it is the interpreter that was asked for."""
+"""Whether ``lend.py`` started this process: then it runs in the interpreter asked for."""
 
 
 def command(interpreter: str | None, *args: str) -> list[str]:

@@ -29,3 +29,23 @@ def manifests_dir() -> Path:
 def socket_path(type_: str) -> Path:
     """The socket of the server for storage type *type_*."""
     return run_dir() / f"{type_}.sock"
+
+
+def backup_dir() -> Path:
+    """Where sections of storage.cfg are saved before their type goes."""
+    return Path(os.environ.get("PVE_PYBRIDGE_BACKUPS", "/var/backups/pve-pybridge"))
+
+
+def state_dir() -> Path:
+    """What the bridge remembers of this node beyond a reboot."""
+    return Path(os.environ.get("PVE_PYBRIDGE_STATE", "/var/lib/pve-pybridge"))
+
+
+def systemd_dir() -> Path:
+    """There while systemd manages the machine (sd_booted)."""
+    return Path(os.environ.get("PVE_PYBRIDGE_SYSTEMD", "/run/systemd/system"))
+
+
+def perl_options() -> list[str]:
+    """Options of the Perl that loads PVE's modules: none on a node, ``-I…`` for a checkout."""
+    return os.environ.get("PVE_PYBRIDGE_PERL_OPTIONS", "").split()

@@ -17,3 +17,17 @@ def flaw(path: Path) -> str | None:
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return "others than its owner may write it"
     return None
+
+
+def path_flaw(path: Path) -> str | None:
+    """The same for the file and all directories above it, where it could be replaced."""
+    try:
+        if found := flaw(path):
+            return found
+        for directory in path.resolve().parents:
+            sticky = directory.stat().st_mode & stat.S_ISVTX  # there only owners replace
+            if not sticky and (found := flaw(directory)):
+                return f"{directory} above it: {found}"
+    except OSError as err:
+        return err.strerror
+    return None

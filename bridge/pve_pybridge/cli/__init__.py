@@ -18,7 +18,15 @@ from typing import Final
 from ..errors import StorageError
 from ..version import __version__
 
-COMMANDS: Final = {"serve": "serve", "manifest": "manifest", "stats": "stats", "top": "stats"}
+COMMANDS: Final = {
+    "serve": "serve",
+    "manifest": "manifest",
+    "list": "plugins",
+    "enable": "plugins",
+    "disable": "plugins",
+    "stats": "stats",
+    "top": "stats",
+}
 """Command → the module that has it."""
 
 

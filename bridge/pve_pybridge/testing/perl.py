@@ -104,13 +104,15 @@ def _prepare_genuine() -> list[str]:
     return [f"-I{_HERE / 'genuine'}", "-MPVEPyBridgeTest::CustomDir"]
 
 
-def _command(lib: Sequence[Path], taint: bool) -> list[str]:
+def perl_options(lib: Sequence[Path] = ()) -> list[str]:
+    """What makes a Perl find PVE's modules, the shim, and plugins in *lib*, under -T, too."""
     # -T ignores PERL5LIB, so every directory is an option.
-    command = ["perl", *(["-T"] if taint else [])]
-    command += [f"-I{directory}" for directory in (*lib, *perl_include_dirs())]
-    if is_genuine():
-        command += _prepare_genuine()
-    return [*command, str(_HERE / "inline.pl")]
+    options = [f"-I{directory}" for directory in (*lib, *perl_include_dirs())]
+    return [*options, *_prepare_genuine()] if is_genuine() else options
+
+
+def _command(lib: Sequence[Path], taint: bool) -> list[str]:
+    return ["perl", *(["-T"] if taint else []), *perl_options(lib), str(_HERE / "inline.pl")]
 
 
 def _encode(value: object) -> object:

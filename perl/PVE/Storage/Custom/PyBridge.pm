@@ -17,6 +17,8 @@ use PVE::Storage::PyBridge::Type;
 
 use base qw(PVE::Storage::Plugin);
 
+our $VERSION = '0.1.0'; # the release, as the Python side has it
+
 # The newest storage API whose calls this shim forwards.
 use constant MAX_APIVER => 15;
 use constant MIN_APIVER => 10;
