@@ -42,6 +42,7 @@ class Node:
             "PVE_PYBRIDGE_BACKUPS": str(base / "backups"),
             "PVE_PYBRIDGE_STATE": str(base / "state"),
             "PVE_PYBRIDGE_SYSTEMD": str(base / "systemd"),
+            "PVE_PYBRIDGE_PERL_DIR": os.environ.get("PVE_PYBRIDGE_PERL_DIR", str(ROOT / "perl")),
             "PVE_PYBRIDGE_PERL_OPTIONS": " ".join(perl_options()),
             "PVE_STANDIN_LOCK_DIR": str(base / "lock"),
         }

@@ -124,7 +124,10 @@ def test_enabled_served_used_and_disabled(node: Node, tower: Path) -> None:
     assert [(s.type, s.storeid) for s in parse(saved.read_text())] == [("tower", "t1")]
     assert parse(saved.read_text())[0].properties == {"tower-folder": "/x"}
     assert refused(node, "disable", "tower").startswith("storage type 'tower' is not enabled here")
-    assert str(saved) in node.cli("enable", str(tower)).stdout
+    assert "saved when the type went" not in node.cli("enable", str(tower)).stdout, "still there"
+    node.storage_cfg("")
+    again = node.cli("enable", str(tower)).stdout
+    assert f"sections saved when the type went, in {saved}: t1\n" in again
 
 
 def test_saved_sections_are_whole_again(node: Node, tower: Path) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from probe_util import Probe, wait_until
 from pve_pybridge import codec
 from pve_pybridge.errors import ProtocolError
+from pve_pybridge.version import __version__
 from wire_util import HELLO, SCFG, Client
 
 # --- the codec ---------------------------------------------------------------------------------
@@ -192,7 +193,8 @@ def test_welcome_says_who_it_is(probe: Probe) -> None:
     with Client(probe.server.socket, hello=None) as client:
         client.send("hello", {**HELLO, "surplus": [1]}, "surplus")
         kind, fields = client.receive()
-        about = {"wire": 1, "table": 1, "type": "probe", "pid": probe.server.process.pid}
+        about = {"wire": 1, "table": 1, "version": __version__, "type": "probe"}
+        about["pid"] = probe.server.process.pid
         assert (kind, fields["about"]) == ("welcome", about)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from . import codec
+from .callers import Callers
 from .coerce import integer, mapping, strings, text
 from .errors import DeadlineExceeded, ProtocolError
 from .frames import FrameSocket
@@ -24,6 +25,7 @@ from .model import Host as Caller
 from .report import error_of, trace_entry
 from .results import raw
 from .storage import Call
+from .version import __version__
 from .watch import Running, Watcher
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ class Service(Protocol):
     host: Host
     watcher: Watcher
     metrics: Metrics
+    callers: Callers
     trace: Callable[[dict[str, Any]], None] | None
 
     def call(
@@ -130,9 +133,15 @@ class Connection:
             command=command,
             task=next((word for word in command.split() if word.startswith("UPID:")), ""),
         )
+        self._server.callers.note(
+            self._caller,
+            shim=_field("hello", "shim", text, about.get("shim") or ""),
+            loaded=_field("hello", "loaded", integer, about.get("loaded") or 0),
+        )
         welcome = {
             "wire": codec.WIRE_VERSION,
             "table": TABLE_VERSION,
+            "version": __version__,
             "type": self._server.host.type,
         }
         self._frames.send("welcome", {**welcome, "pid": os.getpid()})

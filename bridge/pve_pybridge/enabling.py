@@ -15,16 +15,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from . import atomic, interpreter, pve, trust, units
+from . import atomic, interpreter, pve, record, trust, units
 from .errors import StorageError
 from .installed import TYPE, Installed, files, read
 from .paths import backup_dir, manifests_dir
-from .storagecfg import Section, sections
+from .storagecfg import Section, parse, sections
 
 _IMPORT_SECONDS: Final = 60
 
@@ -64,14 +63,14 @@ def enable(plugin: str, python: str | None = None) -> Enabled:
             atomic.write(file, text, 0o644)
         except OSError as err:
             raise StorageError(f"can't write {file}: {err.strerror}") from None
+        record.update()
     told.append(f"storage type '{found.type}' is enabled: {file}")
     if units.systemd_runs():
         units.enable(found.type)
         told.append(f"{units.socket_unit(found.type)} listens for it")
     else:
         told.append(f"no systemd here: serve it by 'pve-pybridge serve --type {found.type}'")
-    if saved := sorted(backup_dir().glob(f"{found.type}-[0-9]*.cfg")):
-        told.append(f"sections of storage.cfg saved when the type went: {saved[-1]}")
+    told += _saved(found.type)
     return Enabled(changed, told)
 
 
@@ -152,12 +151,13 @@ def disable(type_: str, *, force: bool) -> list[str]:
         )
     told = []
     if used:
-        told.append(f"sections of {len(used)} storages saved: {save(type_, used)}")
+        told.append(f"sections of {len(used)} storages saved: {save(used)}")
         told.append("PVE drops them from storage.cfg, on all nodes, when it writes that file next")
     try:
         file.unlink()
     except OSError as err:
         raise StorageError(f"can't remove {file}: {err.strerror}") from None
+    record.update()
     told.append(f"storage type '{type_}' is disabled")
     if units.systemd_runs():
         units.disable(type_)
@@ -165,15 +165,30 @@ def disable(type_: str, *, force: bool) -> list[str]:
     return told
 
 
-def save(type_: str, used: list[Section]) -> Path:
-    """Keep sections of storage.cfg, ready to be put back."""
-    file = backup_dir() / f"{type_}-{time.strftime('%Y%m%d-%H%M%S')}.cfg"
+def save(used: list[Section]) -> Path:
+    """Keep sections of storage.cfg, ready to be put back, beside those saved earlier."""
+    file = backup_dir() / "storage.cfg"
+    new = {section.storeid for section in used}
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic.write(file, "\n".join(section.text for section in used), 0o600)
+        earlier = parse(file.read_text("utf-8", "surrogateescape")) if file.exists() else []
+        kept = [section for section in earlier if section.storeid not in new]
+        atomic.write(file, "\n".join(section.text for section in (*kept, *used)), 0o600)
     except OSError as err:
         raise StorageError(f"can't save sections in {file}: {err.strerror}") from None
     return file
+
+
+def _saved(type_: str) -> list[str]:
+    """Whether storages of the type were saved and are missing now."""
+    file = backup_dir() / "storage.cfg"
+    try:
+        saved = parse(file.read_text("utf-8", "surrogateescape"))
+    except OSError:
+        return []
+    there = {section.storeid for section in sections()}
+    names = [s.storeid for s in saved if s.type == type_ and s.storeid not in there]
+    return [f"sections saved when the type went, in {file}: {', '.join(names)}"] if names else []
 
 
 def _package_of(file: Path) -> str | None:

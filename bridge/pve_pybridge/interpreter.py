@@ -8,13 +8,12 @@ this very package by ``lend.py``, so it needs nothing of ours installed.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
-
-import msgpack
 
 from .errors import StorageError
 
@@ -31,7 +30,9 @@ def command(interpreter: str | None, *args: str) -> list[str]:
 
 def environment() -> Mapping[str, str]:
     """What the command needs to know besides: where our msgpack is."""
-    return {**os.environ, "PVE_PYBRIDGE_MSGPACK": str(Path(msgpack.__file__).parent)}
+    found = importlib.util.find_spec("msgpack")  # imported only by who speaks with a server
+    where = str(Path(found.origin).parent) if found and found.origin else ""
+    return {**os.environ, "PVE_PYBRIDGE_MSGPACK": where}
 
 
 def become(interpreter: str, *args: str) -> NoReturn:

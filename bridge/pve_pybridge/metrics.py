@@ -35,6 +35,8 @@ class Metrics:
         self._lock = threading.Lock()
         self._methods: dict[str, _Method] = {}
         self._since = time.time()
+        self._asked: dict[str, float] = {}
+        self._answered: dict[str, float] = {}
 
     def count(self, method: str, seconds: float, *, failed: bool) -> None:
         """One finished call."""
@@ -49,11 +51,19 @@ class Metrics:
             entry.slowest = max(entry.slowest, seconds)
             entry.buckets[min(bucket, _BUCKETS - 1)] += 1
 
+    def status(self, storeid: str, *, good: bool) -> None:
+        """Somebody asks for the status of a storage; later: it has been answered."""
+        (self._answered if good else self._asked)[storeid] = time.time()
+
     def snapshot(self) -> dict[str, object]:
         """Everything as plain data; times in milliseconds."""
         with self._lock:
             methods = {name: _summary(entry) for name, entry in sorted(self._methods.items())}
-        return {"since": int(self._since), "methods": methods}
+        status = {
+            storeid: {"asked": asked, "answered": self._answered.get(storeid)}
+            for storeid, asked in sorted(self._asked.copy().items())
+        }
+        return {"since": int(self._since), "methods": methods, "status": status}
 
 
 def _summary(entry: _Method) -> dict[str, object]:

@@ -37,7 +37,7 @@ def backup_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """What the bridge remembers of this node beyond a reboot."""
+    """What the bridge remembers beyond a reboot: see record.py."""
     return Path(os.environ.get("PVE_PYBRIDGE_STATE", "/var/lib/pve-pybridge"))
 
 
@@ -49,3 +49,8 @@ def systemd_dir() -> Path:
 def perl_options() -> list[str]:
     """Options of the Perl that loads PVE's modules: none on a node, ``-I…`` for a checkout."""
     return os.environ.get("PVE_PYBRIDGE_PERL_OPTIONS", "").split()
+
+
+def perl_dir() -> Path:
+    """Where the shim is installed."""
+    return Path(os.environ.get("PVE_PYBRIDGE_PERL_DIR", "/usr/share/perl5"))

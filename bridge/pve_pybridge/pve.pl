@@ -28,8 +28,15 @@ sub secrets_of ($class) {
     return [sort keys %{ $data->{'sensitive-properties'} // {} }];
 }
 
+# Apart from what loading says: that is told by every process, this by those that read the file.
+my @config_said;
+my $ids = do {
+    local $SIG{__WARN__} = sub { push @config_said, split(/\n/, "$_[0]"); };
+    PVE::Storage::config()->{ids};
+};
+
 my $answer = {
-    apiver => PVE::Storage::APIVER(),
+    apiver => PVE::Storage::APIVER() + 0,
     shim => $file,
     version => $file ? $shim->VERSION() : undef,
     maximum => $file ? $shim->MAX_APIVER() : undef,
@@ -40,6 +47,8 @@ my $answer = {
     manifest => $file ? PVE::Storage::PyBridge::Manifest::VERSION() : undef,
     types => { map { $_ => "$plugins->{$_}" } keys %$plugins },
     ours => [grep { $plugins->{$_}->can('pybridge_manifest') } sort keys %$plugins],
+    ids => $ids,
+    config_said => \@config_said,
     sensitive => { map { $_ => secrets_of($plugins->{$_}) } keys %$plugins },
     modules => { map { $_ => version_of($_) } qw(Data::MessagePack IO::FDPass) },
 };

@@ -18,11 +18,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from .callers import Callers
 from .connection import Connection
 from .host import Host
 from .inflight import Inflight
 from .metrics import Metrics
 from .storage import Call
+from .version import __version__
 from .watch import Watcher
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Server:
         self.trace = trace
         self.watcher = Watcher()
         self.metrics = Metrics()
+        self.callers = Callers()
         self._inflight = Inflight()
         self._listener = listener
         self._connections: set[Connection] = set()
@@ -128,9 +131,14 @@ class Server:
         if not self.host.shared(call.method):
             return work()
         key = (call.method, storeid, repr(sorted(args.items())), repr(sorted(scfg.items())))
+        by_pve = call.method == "status" and call.host.apiver > 0  # not doctor's own questions
+        if by_pve:
+            self.metrics.status(storeid, good=False)
         result: Any = self._inflight.share(key, call, work)
         if call.method == "status":
             self._inflight.remember(storeid, result[0])
+        if by_pve:
+            self.metrics.status(storeid, good=True)
         return result[0], result[1]
 
     def last_status(self, storeid: str) -> object:
@@ -157,7 +165,9 @@ class Server:
             "pid": os.getpid(),
             "connections": len(self._connections),
             "threads": threading.active_count(),
+            "version": __version__,
             "running": running,
+            "callers": self.callers.snapshot(),
             **self.metrics.snapshot(),
         }
 

@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 from ..errors import StorageError
 from ..version import __version__
@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "list": "plugins",
     "enable": "plugins",
     "disable": "plugins",
+    "doctor": "doctor",
     "stats": "stats",
     "top": "stats",
 }
@@ -58,5 +59,15 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     asked = next((COMMANDS[word] for word in argv if word in COMMANDS), None)
     for module in dict.fromkeys(COMMANDS.values()):
         if asked in (None, module):
-            import_module(f"{__name__}.{module}").add(commands)
+            _import(module).add(commands)
     return parser
+
+
+def _import(module: str) -> Any:
+    try:
+        return import_module(f"{__name__}.{module}")
+    except ModuleNotFoundError as err:
+        if err.name != "msgpack":
+            raise
+        print("pve-pybridge: python3-msgpack is missing: apt install it", file=sys.stderr)
+        sys.exit(1)

@@ -19,6 +19,9 @@ use base qw(PVE::Storage::Plugin);
 
 our $VERSION = '0.1.0'; # the release, as the Python side has it
 
+# When this process read shim and manifests; what it forked has them from then, too.
+our $LOADED = time;
+
 # The newest storage API whose calls this shim forwards.
 use constant MAX_APIVER => 15;
 use constant MIN_APIVER => 10;

@@ -128,6 +128,8 @@ sub hello ($type) {
             apiage => $host->('APIAGE') + 0,
             hints => [sort keys %$known],
             pid => $$ + 0,
+            shim => '' . ($PVE::Storage::Custom::PyBridge::VERSION // ''),
+            loaded => ($PVE::Storage::Custom::PyBridge::LOADED // 0) + 0,
             command => "$0",
         },
     ]);
