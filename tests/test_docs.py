@@ -7,6 +7,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
+import subprocess
 import tomllib
 from types import ModuleType
 
@@ -14,6 +16,7 @@ import pytest
 
 from bridge_util import ROOT, Node
 from pve_pybridge import methods
+from pve_pybridge.cli import COMMANDS
 
 
 def _generator() -> ModuleType:
@@ -37,6 +40,58 @@ def test_generated_documents_are_current() -> None:
         path.name for path, text in GENERATOR.documents().items() if path.read_text("utf-8") != text
     ]
     assert stale == [], "run make docs"
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="no groff")
+def test_manual_page_is_well_formed() -> None:
+    page = ROOT / "man/pve-pybridge.1"
+    done = subprocess.run(
+        ["groff", "-man", "-ww", "-Tutf8", "-P-c", page],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    shown = re.sub(".\b", "", done.stdout)  # overstruck
+    for command in COMMANDS:
+        assert f"pve-pybridge {command}" in re.sub(r"\s+", " ", shown)
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("pve-pybridge ", {*COMMANDS, "--version", "--log-level"}),
+        ("pve-pybridge dis", {"disable"}),
+        ("pve-pybridge disable ", {"tower", "my-type", "--force"}),
+        ("pve-pybridge --log-level ", {"debug", "info", "warning", "error"}),
+        ("pve-pybridge doctor --j", {"--json"}),
+        ("pve-pybridge doctor secrets sta", {"status"}),
+        ("pve-pybridge serve --type t", {"tower"}),
+        ("pve-pybridge enable {base}/to", {"{base}/tower.py"}),
+        ("pve-pybridge enable --re", {"--reload"}),
+    ],
+)
+def test_completion(node: Node, line: str, offered: set[str]) -> None:
+    """As bash asks for it."""
+    for type_ in ("tower", "my-type"):
+        (node.manifests / f"{type_}.json").touch()
+    (node.base / "tower.py").touch()
+    words = line.format(base=node.base).split(" ")
+    script = f"""
+        source {ROOT}/completions/pve-pybridge
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        _pve_pybridge
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *words],
+        env={**os.environ, **node.env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert {*done.stdout.split()} == {word.format(base=node.base) for word in offered}
 
 
 def test_every_statement_is_claimed_or_excused() -> None:

@@ -5,6 +5,7 @@
 docs/methods.md    the method table, and the test that proves each row
 docs/checklist.md  the contract's checklist, and the tests that claim each statement
 docs/protocol.md   the tables between ``<!-- generated -->`` marks
+man/, completions/ the manual page and bash completion, see command_docs.py
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+
+import command_docs
 
 from pve_pybridge import codec, errors, methods
 from pve_pybridge.loader import load
@@ -49,6 +52,7 @@ def documents() -> dict[Path, str]:
         DOCS / "methods.md": HEAD + method_page(claims),
         DOCS / "checklist.md": HEAD + checklist_page(claims),
         DOCS / "protocol.md": protocol_page((DOCS / "protocol.md").read_text("utf-8")),
+        **command_docs.documents(),
     }
 
 

@@ -9,21 +9,38 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
+
+VARIABLES: Final = {
+    "PVE_PYBRIDGE_ETC_PVE": ("/etc/pve", "the cluster file system"),
+    "PVE_PYBRIDGE_RUN": ("/run/pve-pybridge", "where the sockets are; mode 0700"),
+    "PVE_PYBRIDGE_MANIFESTS": ("/etc/pve-pybridge/plugins.d", "the manifests of all types"),
+    "PVE_PYBRIDGE_BACKUPS": ("/var/backups/pve-pybridge", "for sections of storage.cfg"),
+    "PVE_PYBRIDGE_STATE": ("/var/lib/pve-pybridge", "what is remembered beyond a reboot"),
+    "PVE_PYBRIDGE_SYSTEMD": ("/run/systemd/system", "there while systemd manages the machine"),
+    "PVE_PYBRIDGE_PERL_DIR": ("/usr/share/perl5", "where the shim is"),
+    "PVE_PYBRIDGE_PERL_OPTIONS": ("", "options of the Perl that loads PVE's modules, as -I"),
+}
+"""Variable → its default, and what it is; the manual page has this list."""
+
+
+def _path(variable: str) -> Path:
+    return Path(os.environ.get(variable, VARIABLES[variable][0]))
 
 
 def etc_pve() -> Path:
     """The cluster file system."""
-    return Path(os.environ.get("PVE_PYBRIDGE_ETC_PVE", "/etc/pve"))
+    return _path("PVE_PYBRIDGE_ETC_PVE")
 
 
 def run_dir() -> Path:
     """Where the sockets are; mode 0700."""
-    return Path(os.environ.get("PVE_PYBRIDGE_RUN", "/run/pve-pybridge"))
+    return _path("PVE_PYBRIDGE_RUN")
 
 
 def manifests_dir() -> Path:
     """Where the manifests of all enabled types are."""
-    return Path(os.environ.get("PVE_PYBRIDGE_MANIFESTS", "/etc/pve-pybridge/plugins.d"))
+    return _path("PVE_PYBRIDGE_MANIFESTS")
 
 
 def socket_path(type_: str) -> Path:
@@ -33,24 +50,24 @@ def socket_path(type_: str) -> Path:
 
 def backup_dir() -> Path:
     """Where sections of storage.cfg are saved before their type goes."""
-    return Path(os.environ.get("PVE_PYBRIDGE_BACKUPS", "/var/backups/pve-pybridge"))
+    return _path("PVE_PYBRIDGE_BACKUPS")
 
 
 def state_dir() -> Path:
     """What the bridge remembers beyond a reboot: see record.py."""
-    return Path(os.environ.get("PVE_PYBRIDGE_STATE", "/var/lib/pve-pybridge"))
+    return _path("PVE_PYBRIDGE_STATE")
 
 
 def systemd_dir() -> Path:
     """There while systemd manages the machine (sd_booted)."""
-    return Path(os.environ.get("PVE_PYBRIDGE_SYSTEMD", "/run/systemd/system"))
+    return _path("PVE_PYBRIDGE_SYSTEMD")
+
+
+def perl_dir() -> Path:
+    """Where the shim is installed."""
+    return _path("PVE_PYBRIDGE_PERL_DIR")
 
 
 def perl_options() -> list[str]:
     """Options of the Perl that loads PVE's modules: none on a node, ``-I…`` for a checkout."""
     return os.environ.get("PVE_PYBRIDGE_PERL_OPTIONS", "").split()
-
-
-def perl_dir() -> Path:
-    """Where the shim is installed."""
-    return Path(os.environ.get("PVE_PYBRIDGE_PERL_DIR", "/usr/share/perl5"))

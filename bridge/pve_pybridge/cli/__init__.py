@@ -33,7 +33,7 @@ COMMANDS: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors are one line on STDERR and exit status 1."""
-    args = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
+    args = command_line(sys.argv[1:] if argv is None else argv).parse_args(argv)
     logging.basicConfig(
         level=args.log_level.upper(),
         format="%(levelname)s %(name)s: %(message)s",
@@ -47,13 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+def command_line(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """What may be written; with the arguments at hand, only their command's module is imported."""
     parser = argparse.ArgumentParser(
         prog="pve-pybridge", description="Proxmox VE storage plugins in Python."
     )
-    parser.add_argument("--version", action="version", version=f"pve-pybridge {__version__}")
+    version = f"pve-pybridge {__version__}"
+    parser.add_argument("--version", action="version", version=version, help="print the release")
     parser.add_argument(
-        "--log-level", default="warning", choices=["debug", "info", "warning", "error"]
+        "--log-level",
+        default="warning",
+        choices=["debug", "info", "warning", "error"],
+        help="how much to say on standard error; default: warning",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     asked = next((COMMANDS[word] for word in argv if word in COMMANDS), None)

@@ -36,7 +36,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     serve.add_argument("--socket", type=Path, help="default: /run/pve-pybridge/<type>.sock")
     serve.add_argument("--trace", type=Path, metavar="FILE", help="append each call as a JSON line")
     serve.add_argument(
-        "--drain", type=float, default=90, metavar="SECONDS", help="let calls finish before exit"
+        "--drain",
+        type=float,
+        default=90,
+        metavar="SECONDS",
+        help="let running calls finish for so long when asked to end; default: 90",
     )
     serve.set_defaults(run=_serve)
 

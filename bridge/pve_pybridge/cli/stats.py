@@ -22,12 +22,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare ``stats`` and ``top``."""
     figures = commands.add_parser("stats", help="running calls, counts and times of live servers")
     figures.add_argument("type", nargs="*", help="storage types; default: all with a socket")
-    figures.add_argument("--json", action="store_true")
+    figures.add_argument("--json", action="store_true", help="for programs")
     figures.set_defaults(run=lambda args: stats(args.type, as_json=args.json))
 
     live = commands.add_parser("top", help="the same, refreshed until interrupted")
-    live.add_argument("type", nargs="*")
-    live.add_argument("--interval", type=float, default=2, metavar="SECONDS")
+    live.add_argument("type", nargs="*", help="storage types; default: all with a socket")
+    live.add_argument(
+        "--interval", type=float, default=2, metavar="SECONDS", help="between two; default: 2"
+    )
     live.set_defaults(run=lambda args: top(args.type, args.interval))
 
 
