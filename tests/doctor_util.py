@@ -50,7 +50,8 @@ class Patient:
         self.plugin = node.plugin("vault", VAULT)
         self.manifest = node.manifests / "vault.json"
         self.socket = node.run / "vault.sock"
-        node.cli("enable", str(self.plugin))
+        location = str(self.plugin)
+        node.cli("manifest", location, "--location", location, "-o", str(self.manifest))
         self.server = self.serve()
         node.add("v1", "vault", vault_folder=node.base)
         self.secret = node.etc / "priv" / "storage" / "v1.keyring"

@@ -165,6 +165,7 @@ def test_started_since(patient: Patient, start: Start) -> None:
 
 def test_same_text_written_again(patient: Patient, start: Start) -> None:
     """An upgrade that brings the same shim and manifest makes nobody old."""
+    patient.node.cli("enable", str(patient.plugin))
     start("pvestatd", workers=1)
     time.sleep(SECONDS)
     patient.manifest.write_bytes(patient.manifest.read_bytes())

@@ -172,7 +172,9 @@ def test_units_by_systemd(node: Node, tower: Path, systemd: Path) -> None:
 def test_systemd_that_refuses(node: Node, tower: Path, systemd: Path) -> None:
     (node.base / "bin" / "systemctl").write_text("#!/bin/sh\necho 'Unit not found.' >&2; exit 5\n")
     reason = refused(node, "enable", str(tower))
-    assert reason == "systemctl daemon-reload: Unit not found."
+    file = node.manifests / "tower.json"
+    why = "systemctl daemon-reload: Unit not found."
+    assert reason == f"{file} is written, but nobody listens: {why}"
     assert json.loads(node.cli("list", "--json").stdout)[0]["state"].endswith("Unit not found.")
 
 

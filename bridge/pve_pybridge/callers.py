@@ -25,7 +25,7 @@ class Callers:
         self._lock = threading.Lock()
         self._known: dict[int, dict[str, object]] = {}
 
-    def note(self, caller: Host, *, shim: str, loaded: int) -> None:
+    def note(self, caller: Host, *, shim: int, loaded: int) -> None:
         """One that said hello; callers that don't tell what they have are not kept."""
         if not loaded or not caller.pid:
             return

@@ -135,7 +135,7 @@ class Connection:
         )
         self._server.callers.note(
             self._caller,
-            shim=_field("hello", "shim", text, about.get("shim") or ""),
+            shim=_field("hello", "shim", integer, about.get("shim") or 0),
             loaded=_field("hello", "loaded", integer, about.get("loaded") or 0),
         )
         welcome = {

@@ -66,7 +66,10 @@ def enable(plugin: str, python: str | None = None) -> Enabled:
         record.update()
     told.append(f"storage type '{found.type}' is enabled: {file}")
     if units.systemd_runs():
-        units.enable(found.type)
+        try:
+            units.enable(found.type)
+        except StorageError as err:
+            raise StorageError(f"{file} is written, but nobody listens: {err}") from None
         told.append(f"{units.socket_unit(found.type)} listens for it")
     else:
         told.append(f"no systemd here: serve it by 'pve-pybridge serve --type {found.type}'")

@@ -3,3 +3,6 @@
 """The release, said once."""
 
 __version__ = "0.1.0"
+
+SHIM_VERSION = 1
+"""The shim this release goes with; it changes with the Perl side only."""

@@ -18,7 +18,7 @@ from ..storagecfg import Section, sections
 
 T = TypeVar("T")
 
-PVE_SECONDS: Final = 8.0
+PVE_SECONDS: Final = 15.0
 SERVER_SECONDS: Final = 3.0
 
 

@@ -20,7 +20,7 @@ from .node import Node
 
 logger = logging.getLogger(__name__)
 
-SECONDS: Final = 20.0
+SECONDS: Final = 25.0
 """How long all checks together may take."""
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from ..installed import Installed
 from ..manifest import MANIFEST_VERSION
 from ..methods import TABLE_VERSION
 from ..pve import NoPve
-from ..version import __version__
+from ..version import SHIM_VERSION, __version__
 from .findings import Finding, Report, fault, warning
 from .node import Node
 
@@ -29,12 +29,11 @@ def check(node: Node, report: Report) -> None:
         return
     if not facts["shim"]:
         return  # the check "registration" tells
-    report.summary += f", storage API {facts['apiver']}"
+    report.summary += f", shim {facts['version']}, storage API {facts['apiver']}"
     shim = facts["shim"]
-    if facts["version"] != __version__:
-        report.add(
-            [fault(shim, f"the shim is of release {facts['version']}, not {__version__}", _SAME)]
-        )
+    if facts["version"] != SHIM_VERSION:
+        what = f"it is version {facts['version']}, this release goes with {SHIM_VERSION}"
+        report.add([fault(shim, what, _SAME)])
     if facts["wire"] != WIRE_VERSION:
         report.add([fault(shim, f"it speaks wire {facts['wire']}, not {WIRE_VERSION}", _SAME)])
     if not facts["minimum"] <= facts["apiver"] <= facts["maximum"]:

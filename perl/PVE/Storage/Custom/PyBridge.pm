@@ -17,7 +17,8 @@ use PVE::Storage::PyBridge::Type;
 
 use base qw(PVE::Storage::Plugin);
 
-our $VERSION = '0.1.0'; # the release, as the Python side has it
+# Not the release: only a change in here makes PVE's daemons load it anew, whatever Python does.
+our $VERSION = 1;
 
 # When this process read shim and manifests; what it forked has them from then, too.
 our $LOADED = time;

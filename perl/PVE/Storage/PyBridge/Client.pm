@@ -128,7 +128,7 @@ sub hello ($type) {
             apiage => $host->('APIAGE') + 0,
             hints => [sort keys %$known],
             pid => $$ + 0,
-            shim => '' . ($PVE::Storage::Custom::PyBridge::VERSION // ''),
+            shim => ($PVE::Storage::Custom::PyBridge::VERSION // 0) + 0,
             loaded => ($PVE::Storage::Custom::PyBridge::LOADED // 0) + 0,
             command => "$0",
         },
