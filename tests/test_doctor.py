@@ -310,6 +310,25 @@ def test_seeded_fault(patient: Patient, seed: str) -> None:
     assert len(mine) == 1, found
 
 
+@pytest.mark.parametrize("writable", ["plugin", "manifest", "directory", "interpreter"])
+def test_nothing_of_others_is_run(patient: Patient, writable: str) -> None:
+    """The doctor is root: what others could have written, he only looks at."""
+    marker = patient.node.base / "run-as-root"
+    python = patient.node.base / "python"
+    python.write_text(f"#!/bin/sh\ntouch {marker}\nexit 1\n")
+    python.chmod(0o755)
+    patient.edit(interpreter=str(python))
+    patient.examine("manifests", "python")
+    assert marker.exists()
+    marker.unlink()
+    paths = {"plugin": patient.plugin, "manifest": patient.manifest, "interpreter": python}
+    path = paths.get(writable, patient.node.base)
+    path.chmod(path.stat().st_mode | 0o002)
+    assert patient.examine("manifests", "python")["level"] == "fault"
+    assert not marker.exists()
+    path.chmod(path.stat().st_mode & ~0o002)
+
+
 def test_full_run_directory(patient: Patient) -> None:
     """A file system of its own with no room left."""
     run = patient.node.run

@@ -15,7 +15,7 @@ from typing import IO
 
 import pytest
 
-from bridge_util import Node
+from bridge_util import GENUINE, Node
 from doctor_util import Patient
 from probe_util import wait_until
 from pve_pybridge.testing.perl import perl_options
@@ -216,3 +216,41 @@ def test_pvestatd_that_has_stopped_asking(patient: Patient, start: Start) -> Non
     os.kill(daemon.pid, signal.SIGUSR1)
     wait_until(lambda: len(patient.server.calls("status")) >= 2)
     wait_until(lambda: patient.findings("status") == [])
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not GENUINE, reason="the stand-in has no PVE::Daemon")
+def test_pves_own_daemon(patient: Patient, tmp_path: Path) -> None:
+    """What every service of PVE is made of: its master and workers before and after its reload."""
+    pidfile = tmp_path / "pvedaemon.pid"
+    script = Path(__file__).with_name("pve_daemon.pl")
+    command = ["unshare", "--mount", "perl", "-T", *perl_options(), str(script)]
+    subprocess.run(
+        [*command, "pvedaemon", str(pidfile)],
+        env={**os.environ, **patient.node.env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    wait_until(lambda: pidfile.exists() and pidfile.read_text() != "")
+    pid = int(pidfile.read_text())
+    patient.prefix = ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "--"]
+    try:
+        wait_until(lambda: len(children(pid)) == 2)
+        first = children(pid)
+        assert old(patient) == {}
+        change(patient)
+        assert {*old(patient)} == {pid, *first}
+        os.kill(pid, signal.SIGHUP)
+        wait_until(lambda: len({*children(pid)} - {*first}) == 2, 30)
+        new = {*children(pid)} - {*first}
+        time.sleep(1)  # until they handle signals
+        for worker in new:
+            os.kill(worker, signal.SIGUSR1)
+        wait_until(lambda: len(patient.server.calls("status")) >= 1)
+        wait_until(lambda: {*old(patient)} <= {*first}, 30)
+    finally:
+        os.killpg(pid, signal.SIGKILL)

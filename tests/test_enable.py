@@ -216,9 +216,11 @@ def test_without_pve(node: Node, tower: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_plugins_others_could_change(node: Node, tower: Path) -> None:
     tower.chmod(0o666)
+    tower.write_text(f"open('{node.base}/run-as-root', 'w')\n" + tower.read_text())
     assert refused(node, "enable", str(tower)) == (
         f"{tower} is not trusted: others than its owner may write it"
     )
+    assert not (node.base / "run-as-root").exists()
     tower.chmod(0o644)
     node.base.chmod(0o777)
     assert refused(node, "enable", str(tower)) == (

@@ -155,6 +155,10 @@ BAD: dict[str, tuple[Callable[[Node, Path], object], str]] = {
         lambda node, file: (node.base / "where.py").chmod(0o777),
         "storage type 'where': {plugin} is not trusted: others than its owner may write it",
     ),
+    "other's directory": (
+        lambda node, file: node.base.chmod(0o777),
+        "storage type 'where': {plugin} is not trusted: {base} above it: others than its owner may",
+    ),
     "plugin gone": (
         remove_plugin,
         "storage type 'where': can't read {plugin}: No such file or directory",
@@ -175,7 +179,8 @@ def test_one_clear_line(node: Node, case: str) -> None:
     spoil(node, file)
     done = node.cli("serve", "--type", "where", check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("pve-pybridge: " + reason.format(file=file, plugin=plugin))
+    told = reason.format(file=file, plugin=plugin, base=node.base)
+    assert done.stderr.startswith(f"pve-pybridge: {told}")
     assert done.stderr.count("\n") == 1
 
 

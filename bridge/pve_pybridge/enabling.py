@@ -47,13 +47,13 @@ def manifest_file(type_: str) -> Path:
 def enable(plugin: str, python: str | None = None) -> Enabled:
     """Check the plugin, install its manifest and listen for it."""
     location = str(Path(plugin).absolute()) if plugin.endswith(".py") else plugin
+    for path in filter(None, (location, python)):  # before any of it runs, as root
+        if os.path.exists(path) and (flaw := trust.path_flaw(Path(path))):
+            raise StorageError(f"{path} is not trusted: {flaw}")
     text = generate(location, python)
     facts = json.loads(text)
     file = manifest_file(facts["type"])
     found = Installed(file, facts["type"], facts)
-    for path in (found.plugin_file, Path(python) if python else None):
-        if path and (flaw := trust.path_flaw(path)):
-            raise StorageError(f"{path} is not trusted: {flaw}")
     _refuse_another_plugin(found)
     told = _refuse_collision(found, text)
     changed = not file.exists() or file.read_text("utf-8", "replace") != text
@@ -63,7 +63,7 @@ def enable(plugin: str, python: str | None = None) -> Enabled:
             atomic.write(file, text, 0o644)
         except OSError as err:
             raise StorageError(f"can't write {file}: {err.strerror}") from None
-        record.update()
+    record.update()
     told.append(f"storage type '{found.type}' is enabled: {file}")
     if units.systemd_runs():
         try:

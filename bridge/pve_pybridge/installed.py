@@ -106,12 +106,19 @@ def read(file: Path) -> Installed:
 
 def check_trust(manifest: Installed) -> None:
     """Refuse to run code that others than root could have named or written."""
-    for path in filter(None, (manifest.file, manifest.plugin_file)):
+    plugin, python = manifest.plugin_file, manifest.interpreter
+    for path in filter(None, (manifest.file, plugin)):
         try:
-            flaw = trust.flaw(path)
+            _refuse(manifest, path, trust.flaw(path))
         except OSError as err:
             raise StorageError(
                 f"storage type '{manifest.type}': can't read {path}: {err.strerror}"
             ) from None
-        if flaw:
-            raise StorageError(f"storage type '{manifest.type}': {path} is not trusted: {flaw}")
+    for path in filter(None, (plugin, Path(python) if python else None)):
+        if path.exists():
+            _refuse(manifest, path, trust.path_flaw(path))
+
+
+def _refuse(manifest: Installed, path: Path, flaw: str | None) -> None:
+    if flaw:
+        raise StorageError(f"storage type '{manifest.type}': {path} is not trusted: {flaw}")

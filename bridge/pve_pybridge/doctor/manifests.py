@@ -21,14 +21,14 @@ _IMPORT_SECONDS = 10
 
 
 def check(node: Node, report: Report) -> None:
-    """Each manifest, by its plugin's own interpreter."""
+    """Each manifest, by its plugin's own interpreter; nothing that others could change is run."""
     files = node.manifest_files()
     report.summary = f"{len(files)} in {manifests_dir()}, all as their plugins say"
 
     def one(file: Path) -> None:
-        _trust(file, report)
+        trusted = _trust(file, report)
         try:
-            _current(installed.read(file), report)
+            _current(installed.read(file), trusted, report)
         except StorageError as err:
             mend = f"pve-pybridge enable FILE, or pve-pybridge disable {file.stem}"
             report.add([fault(file, str(err).removeprefix(f"manifest {file}: "), mend)])
@@ -38,17 +38,18 @@ def check(node: Node, report: Report) -> None:
     beside_each_other(one, files)
 
 
-def _trust(path: Path, report: Report) -> None:
+def _trust(path: Path, report: Report) -> bool:
     try:
         flaw = trust.flaw(path)
     except OSError as err:
         report.add([fault(path, f"can't read it: {err.strerror}", "mend or remove it")])
-        return
+        return False
     if flaw:
         report.add([fault(path, flaw, f"chown root:root {path}; chmod go-w {path}")])
+    return flaw is None
 
 
-def _current(manifest: Installed, report: Report) -> None:
+def _current(manifest: Installed, trusted: bool, report: Report) -> None:
     python, location = manifest.interpreter, manifest.plugin
     if python and not os.access(python, os.X_OK):
         what = f"its interpreter {python} is gone or can't be run"
@@ -63,9 +64,12 @@ def _current(manifest: Installed, report: Report) -> None:
         if path and (flaw := trust.path_flaw(path)):
             mend = "root runs it: let it belong to root and nobody else write it"
             report.add([fault(path, flaw, mend)])
+            trusted = False
     if location is None:
         what = "it doesn't say where its plugin is, so no unit can serve it"
         report.add([warning(manifest.file, what, "pve-pybridge enable FILE")])
+        return
+    if not trusted:
         return
     try:
         wanted = json.loads(generate(location, python, _IMPORT_SECONDS))

@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 
-from .. import interpreter
+from .. import installed, interpreter
 from ..errors import StorageError
 from .findings import Report, fault
 from .node import Node
@@ -19,11 +19,12 @@ _SECONDS = 8
 
 
 def check(node: Node, report: Report) -> None:
-    """Our own, and those that manifests name."""
+    """Our own, and those that manifests name, if nobody else could have named or written them."""
     found: dict[str, str] = {}
     for manifest in node.manifests():
         try:
             if manifest.interpreter and os.access(manifest.interpreter, os.X_OK):
+                installed.check_trust(manifest)
                 found[manifest.interpreter] = str(manifest.file)
         except StorageError:  # the check of manifests tells
             continue
