@@ -203,7 +203,7 @@ class Stage:
             lines = trace.read_text().splitlines()
             new += lines[self._seen[plugin] :]
             self._seen[plugin] = len(lines)
-        return [json.loads(line) for line in new]
+        return [entry for line in new if "method" in (entry := json.loads(line))]  # no header
 
     # --- printing ------------------------------------------------------------------------------
 

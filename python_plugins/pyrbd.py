@@ -24,6 +24,7 @@ from pve_pybridge import (
     Attachment,
     BlockPlugin,
     BlockVolume,
+    Bytes,
     Cleanup,
     Hints,
     Rule,
@@ -192,7 +193,7 @@ class PyRbd(BlockPlugin[RbdConfig]):
         self,
         storage: Store,
         volname: str,
-        size: int,
+        size: Bytes,
         running: bool = False,
         snapname: str | None = None,
     ) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -60,6 +60,10 @@ class Node:
         self._stack.close()
         for server in self.servers:
             server.stop()
+
+    def on_exit(self, callback: Callable[[], object]) -> None:
+        """Have something run when the node is left."""
+        self._stack.callback(callback)
 
     # --- configuration -------------------------------------------------------------------------
 
@@ -152,7 +156,8 @@ class Server:
         if not self.trace.exists():
             return []
         entries = [json.loads(line) for line in self.trace.read_text().splitlines()]
-        return [entry for entry in entries if method in (None, entry["method"])]
+        calls = [entry for entry in entries if "method" in entry]  # not the header
+        return [entry for entry in calls if method in (None, entry["method"])]
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
         """End the server; returns its exit status."""

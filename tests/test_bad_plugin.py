@@ -48,12 +48,14 @@ BROKEN = [
     (
         "empty",
         "",
-        "needs exactly one subclass of StoragePlugin with a 'type', found none",
+        "holds no plugin: write a class that inherits BlockPlugin, DirectoryPlugin or "
+        "StoragePlugin and has a type",
     ),
     (
         "two",
         plugin(name="One") + plugin(name="Two"),
-        "needs exactly one subclass of StoragePlugin with a 'type', found One, Two",
+        "holds the plugins One (type 'mine'), Two (type 'mine'), but a server serves one type: "
+        "keep one of them, and put the others into files of their own",
     ),
 ]
 UNUSABLE = [
@@ -84,7 +86,9 @@ UNUSABLE = [
     ),
     (
         plugin().replace("def status", "def stat"),
-        "method 'status' is missing; every storage needs it",
+        "method 'status' is missing; every storage needs it, without it PVE would show the storage "
+        "as unknown: write def status(self, storage), returning a Status in bytes, None while "
+        "inactive",
     ),
 ]
 
@@ -165,7 +169,7 @@ WRONG = [
         "status",
         ["p1", S, {}],
         "badstatus",
-        "invalid literal for int() with base 10: 'a'",
+        "must have 'total' in bytes, not 'a'",
     ),
     ("list_images", ["p1", S, None], "none", "must be a list of Volume, not NoneType"),
     ("list_images", ["p1", S, None], "str", "must be a list of Volume, not str"),
@@ -211,8 +215,8 @@ def test_wrong_answer(
     given = [section if item is S else item for item in given]
     answer = probe.call(method, *given, context="list")
     expected = (
-        rf"internal error in plugin 'probe', {method}: TypeError: {method} returned a wrong value: "
-        rf"{re.escape(message)} \(call [0-9a-f]{{8}} in its log\)\n"
+        rf"plugin 'probe', {method}: its answer {re.escape(message)}; PVE would [^;\n]+; "
+        r"return [^\n]+ \(call [0-9a-f]{8} in its log\)\n"
     )
     assert re.fullmatch(expected, answer.error or "")
     assert answer.value is None

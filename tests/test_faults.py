@@ -177,8 +177,8 @@ def test_server_dies_during_a_call(own: Faults, fault: str) -> None:
 def test_wrong_types_and_huge_answers(faults: Faults) -> None:
     answer = faults.call("path", faults.scfg("wrong"), "vm-1-a", "s")
     assert (answer.error or "").startswith(
-        "internal error in plugin 'faulty', path: TypeError: path returned a wrong value: "
-        "must be str, not object (call "
+        "plugin 'faulty', path: its answer must be str, not object; PVE would give QEMU a path "
+        "that doesn't exist; return the path, device or URI as str (call "
     )
     answer = faults.call("path", faults.scfg("huge", amount=64), "vm-1-a", "s")
     assert "exceeds the limit of 67108864" in (answer.error or "")

@@ -23,6 +23,7 @@ def known() -> set[str]:
         for item in vars(module).values():
             if dataclasses.is_dataclass(item):
                 names |= {field.name for field in dataclasses.fields(item)}
+    names |= {"delimiter", "dont_write_bytecode"}  # string.Template's, sys'
     return names | {"operation", "guest_is_windows", "tb", "frame", "Py*", "pytestmark"}
 
 

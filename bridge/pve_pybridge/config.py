@@ -145,12 +145,21 @@ _CACHE: Final[dict[tuple[type[StorageConfig], str], list[ConfigField]]] = {}
 
 
 def _options_of(config: type[StorageConfig], type_: str) -> list[ConfigField]:
-    hints = typing.get_type_hints(config)
+    _check_decorated(config)
+    try:
+        hints = typing.get_type_hints(config)
+    except (NameError, TypeError) as err:
+        raise StorageError(
+            f"the types of {config.__name__}'s options can't be read: {err}"
+        ) from None
     found = []
     for field in dataclasses.fields(config):
         meta = field.metadata.get("option")
         if meta is None:
-            raise TypeError(f"{config.__name__}.{field.name}: use option(), builtin() or secret()")
+            raise StorageError(
+                f"{config.__name__}.{field.name} has no description for PVE, which would refuse "
+                f"it in storage.cfg: write {field.name}: … = option('what it is'), or secret()"
+            )
         dashed = field.name.replace("_", "-")
         name = f"{type_}-{dashed}" if meta.builtin is None else meta.builtin or dashed
         required = field.default is dataclasses.MISSING
@@ -158,6 +167,16 @@ def _options_of(config: type[StorageConfig], type_: str) -> list[ConfigField]:
         kind = _strip_none(hints[field.name])
         found.append(ConfigField(field.name, name, kind, meta, required, default))
     return found
+
+
+def _check_decorated(config: type[StorageConfig]) -> None:
+    for cls in config.__mro__:
+        lost = [name for name, item in vars(cls).items() if isinstance(item, dataclasses.Field)]
+        if lost and "__dataclass_fields__" not in vars(cls):
+            raise StorageError(
+                f"class {cls.__name__} is no dataclass, so PVE would know nothing of '{lost[0]}': "
+                "write @dataclass(frozen=True, kw_only=True) above it"
+            )
 
 
 def _strip_none(hint: Any) -> object:
@@ -169,7 +188,7 @@ def _strip_none(hint: Any) -> object:
 
 
 def schema_type(kind: object) -> dict[str, object]:
-    """The JSON schema words for a field's Python type; TypeError when PVE has none for it."""
+    """The JSON schema words for a field's Python type; StorageError when PVE has none for it."""
     if typing.get_origin(kind) is Literal:
         return {"type": "string", "enum": list(typing.get_args(kind))}
     if typing.get_origin(kind) is list:
@@ -177,7 +196,7 @@ def schema_type(kind: object) -> dict[str, object]:
     names = {str: "string", Secret: "string", bool: "boolean", int: "integer", float: "number"}
     if isinstance(kind, type) and kind in names:
         return {"type": names[kind]}
-    raise TypeError(
+    raise StorageError(
         f"PVE has no property type for {kind}; use str, int, float, bool, Literal or list"
     )
 

@@ -18,13 +18,14 @@ from .callers import Callers
 from .coerce import integer, mapping, strings, text
 from .errors import DeadlineExceeded, ProtocolError
 from .frames import FrameSocket
-from .host import Host, describe
+from .host import Serves, describe
 from .methods import TABLE_VERSION
 from .metrics import Metrics
 from .model import Host as Caller
-from .report import error_of, trace_entry
+from .report import error_of
 from .results import raw
 from .storage import Call
+from .trace import MAX_LINES, Trace
 from .version import __version__
 from .watch import Running, Watcher
 
@@ -36,11 +37,11 @@ T = TypeVar("T")
 class Service(Protocol):
     """What a connection needs of its server."""
 
-    host: Host
+    host: Serves
     watcher: Watcher
     metrics: Metrics
     callers: Callers
-    trace: Callable[[dict[str, Any]], None] | None
+    trace: Trace
 
     def call(
         self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Mapping[str, Any]
@@ -59,6 +60,7 @@ class Connection:
 
     def __init__(self, server: Service, sock: socket.socket):
         self.draining = False
+        self.watching = False
         self._server = server
         self._frames = FrameSocket(sock)
         self._state = threading.Lock()
@@ -172,12 +174,21 @@ class Connection:
         meta, number = _field("call", "meta", mapping, fields["meta"]), fields["id"]
         method = text(fields["method"])
         limit = self._server.host.limit(method)
+        self.watching = method == "_trace"
+        lines: list[tuple[str, str]] | None = [] if self._server.trace.on else None
+
+        def emit(level: str, line: str) -> None:
+            if lines is not None and len(lines) < MAX_LINES:
+                lines.append((level, line))
+            self._frames.send("log", number, level, raw(line))
+
         call = Call(
             method=method,
             host=self._caller,
             operation=meta.get("operation"),
             deadline=_deadline(meta.get("remaining"), limit),
-            emit=lambda level, line: self._frames.send("log", number, level, raw(line)),
+            emit=emit,
+            lines=lines,
             fd=self._frames.receive_fd() if meta.get("fd") else None,
         )
         storeid = text(fields["storeid"])
@@ -193,14 +204,14 @@ class Connection:
             self._server.watcher.end(running)
             if call.fd is not None:
                 os.close(call.fd)
-        seconds = time.monotonic() - running.started
-        self._server.metrics.count(method, seconds, failed="error" in outcome)
-        if self._server.trace:
-            try:
-                self._server.trace(trace_entry(call, storeid, fields, outcome, seconds))
-            except Exception:
-                logger.exception("can't trace %s", method)
-        if not running.claim():
+        ours = running.claim()
+        if not method.startswith("_"):  # the bridge's own questions are no calls of the plugin
+            seconds = time.monotonic() - running.started
+            self._server.metrics.count(method, seconds, failed="error" in outcome)
+            if self._server.trace.on:
+                outcome = outcome if ours else {**outcome, "late": True}
+                self._server.trace.publish(call, storeid, fields, outcome, seconds)
+        if not ours:
             while not running.answered:  # closing now would take the answer away
                 time.sleep(0.001)
             return False
@@ -231,9 +242,10 @@ class Connection:
         try:
             args = {text(name): value for name, value in fields["args"].items()}
             value, extra = self._server.call(call, storeid, mapping(fields["scfg"]), args)
-            return codec.encode("result", number, value, extra), {"result": value}
+            told = {"result": value, **({"extra": extra} if extra else {})}
+            return codec.encode("result", number, value, extra), told
         except DeadlineExceeded as err:
-            return late(), {"error": describe(err)}
+            return late(), {"error": {**describe(err), "message": str(err)}}
         except BaseException as err:  # the thread must answer: a plugin may even raise SystemExit
             error = error_of(err, call, self._server.host.type, draining=self.draining)
             return codec.encode("error", number, error), {"error": error}

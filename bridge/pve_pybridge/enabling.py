@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from . import atomic, interpreter, pve, record, trust, units
+from . import atomic, interpreter, manifest, pve, record, trust, units
 from .errors import StorageError
 from .installed import TYPE, Installed, files, read
 from .paths import backup_dir, manifests_dir
@@ -104,7 +104,8 @@ def generate(location: str, python: str | None, timeout: float = _IMPORT_SECONDS
 
 def _refuse_another_plugin(found: Installed) -> None:
     try:
-        there = read(found.file).plugin
+        before = read(found.file)
+        there = before.plugin
     except StorageError:
         return  # there is none, or one that can't be used
     if there not in (None, found.plugin):
@@ -112,6 +113,7 @@ def _refuse_another_plugin(found: Installed) -> None:
             f"storage type '{found.type}' is enabled already, for {there}: "
             f"'pve-pybridge disable {found.type}' first, or choose another type"
         )
+    manifest.refuse_new_requirements(before.data, found.data)
 
 
 def _refuse_collision(found: Installed, text: str) -> list[str]:

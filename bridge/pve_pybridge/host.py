@@ -15,9 +15,9 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from . import manifest, secrets
+from . import advice, manifest, secrets
 from .coerce import FILLED, argument
 from .config import options_of
 from .errors import (
@@ -41,6 +41,36 @@ _MAYBE_NONE: Final = frozenset({"map_volume", "volume_import"})
 """Methods that may leave the name they are asked for to PVE."""
 
 
+class WrongAnswer(TypeError):
+    """A plugin returned something that PVE can't use; the text says what and what instead."""
+
+
+class Serves(Protocol):
+    """What a server needs of a Host; ``reload`` and ``recording`` have others."""
+
+    @property
+    def type(self) -> str:
+        """The storage type."""
+
+    @property
+    def secrets(self) -> list[str]:
+        """Names of its secret properties."""
+
+    def facts(self) -> Mapping[str, object]:
+        """Its manifest."""
+
+    def limit(self, method: str) -> float | None:
+        """Seconds until the caller of *method* gets an answer; None: no limit."""
+
+    def shared(self, method: str) -> bool:
+        """Whether identical calls of *method* are answered by one run."""
+
+    def call(
+        self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Mapping[str, Any]
+    ) -> tuple[object, dict[str, object]]:
+        """Run one method: (answer, extra)."""
+
+
 class Host:
     """Everything the server may do with one plugin."""
 
@@ -49,11 +79,16 @@ class Host:
         self.plugin = plugin()
         self.type = plugin.type
         self._config = config_class(plugin)
-        self._secrets = [
+        self.secrets = [
             item.property for item in options_of(self._config, self.type) if item.option.secret
         ]
+        """Names of the secret properties."""
         self._parameters: dict[str, frozenset[str]] = {}
         self._locks: dict[str, threading.Lock] = {}
+
+    def facts(self) -> Mapping[str, object]:
+        """The plugin's manifest."""
+        return manifest.build(type(self.plugin))
 
     def limit(self, method: str) -> float | None:
         """Seconds until the caller of *method* gets an answer; None: no limit."""
@@ -127,11 +162,11 @@ class Host:
         value = None
         if implemented(type(self.plugin), row.name):
             value = self._invoke(row.name, storage, kwargs)
-        secrets.remove_all(storage.storeid, self._secrets)
+        secrets.remove_all(storage.storeid, self.secrets)
         return value, {}
 
     def _store(self, storage: Storage[Any], changes: Mapping[str, str | None]) -> None:
-        mine = {name: value for name, value in changes.items() if name in self._secrets}
+        mine = {name: value for name, value in changes.items() if name in self.secrets}
         before = secrets.apply(storage.storeid, mine)
         storage.on_failure(secrets.apply, storage.storeid, before)
 
@@ -199,7 +234,7 @@ class Host:
                 return RESULTS_OF_STORAGE[row.result](value, storage.storeid)
             return RESULTS[row.result](value)
         except (TypeError, ValueError) as err:
-            raise TypeError(f"{row.name} returned a wrong value: {err}") from None
+            raise WrongAnswer(advice.wrong_answer(row, value, err)) from None
 
     def _path(self, storage: Storage[Any], value: object) -> list[object]:
         """PVE's (path, owner, vtype): the plugin says where, the name says whose and what."""

@@ -23,20 +23,35 @@ logger = logging.getLogger(__name__)
 def load(source: str) -> type[StoragePlugin[Any]]:
     """The plugin class of *source*: a ``.py`` file or a dotted module name."""
     module = _import(source)
-    found = [
+    plugins = [
         item
-        for item in vars(module).values()
-        if inspect.isclass(item)
-        and issubclass(item, StoragePlugin)
-        and item.__module__ == module.__name__
-        and "type" in vars(item)
+        for item in dict.fromkeys(v for v in vars(module).values() if inspect.isclass(v))
+        if issubclass(item, StoragePlugin) and item.__module__ == module.__name__
     ]
-    if len(found) != 1:
-        names = ", ".join(cls.__name__ for cls in found) or "none"
-        raise StorageError(
-            f"{source}: needs exactly one subclass of StoragePlugin with a 'type', found {names}"
+    found = [item for item in plugins if "type" in vars(item)]
+    if len(found) == 1:
+        return found[0]
+    raise StorageError(f"{source}: {_advice(plugins, found)}")
+
+
+def _advice(plugins: list[type[StoragePlugin[Any]]], found: list[type[StoragePlugin[Any]]]) -> str:
+    """Why the plugin classes of a module don't make one storage type."""
+    if found:
+        names = ", ".join(f"{cls.__name__} (type '{cls.type}')" for cls in found)
+        return (
+            f"holds the plugins {names}, but a server serves one type: keep one of them, and put "
+            "the others into files of their own"
         )
-    return found[0]
+    if plugins:
+        name = plugins[-1].__name__
+        return (
+            f"class {name} has no type, by which PVE finds a storage's plugin: write "
+            f'type = "{name.lower()}" in its first line'
+        )
+    return (
+        "holds no plugin: write a class that inherits BlockPlugin, DirectoryPlugin or "
+        "StoragePlugin and has a type"
+    )
 
 
 def _import(source: str) -> ModuleType:

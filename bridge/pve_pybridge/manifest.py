@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
+from . import advice
 from .codec import WIRE_VERSION
 from .config import ConfigField, options_of, schema_type
 from .errors import StorageError
@@ -26,6 +27,21 @@ PVE_TYPES: Final = frozenset(
     | {"nfs", "pbs", "rbd", "zfs", "zfspool"}
 )
 """PVE's own storage types (contract 1.2)."""
+
+PVE_PROPERTIES: Final = frozenset(
+    # ruff: noqa: SIM905  word lists read best as words
+    """
+    type storage nodes content disable prune-backups max-protected-backups shared subdir format
+    preallocation content-dirs options port snapshot-as-volume-chain path mkdir create-base-path
+    create-subdirs is_mountpoint bwlimit server export share domain smbversion password username
+    monhost pool data-pool namespace authsupported krbd keyring fuse fs-name target portal
+    vgname base saferemove saferemove-stepsize saferemove_throughput tagged_only thinpool nocow
+    blocksize sparse mountpoint iscsiprovider nowritecache comstar_tg comstar_hg lio_tpg
+    zfs-base-path datastore fingerprint encryption-key master-pubkey skip-cert-verification
+    maxfiles redundancy transport volume server2
+    """.split()
+)
+"""Properties that PVE has, in any of its releases (contract 1.4)."""
 
 GRACE_SECONDS: Final = 0.3
 """How much longer the shim waits than the server takes: only a stuck interpreter needs that."""
@@ -77,6 +93,40 @@ def build(
     }
 
 
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What of the facts PVE holds is different in a newer manifest, in words."""
+    found = []
+    for key in sorted(set(old) | set(new)):
+        before, after = old.get(key), new.get(key)
+        if before == after:
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            words = {"new": set(after) - set(before), "gone": set(before) - set(after)}
+            words["changed"] = {k for k in set(before) & set(after) if before[k] != after[k]}
+            what = [f"{word} {', '.join(sorted(names))}" for word, names in words.items() if names]
+            found.append(f"{key} ({'; '.join(what)})")
+        else:
+            found.append(key)
+    return found
+
+
+def refuse_new_requirements(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """A required option can't be added later: sections without it would disturb PVE (T-02)."""
+    known = old.get("options")
+    if not isinstance(known, Mapping):
+        return
+    required = [
+        name
+        for name, flags in new["options"].items()
+        if not flags.get("optional") and known.get(name, {"optional": 1}).get("optional")
+    ]
+    if required:
+        raise StorageError(
+            f"option '{required[0]}' is required, but wasn't before: PVE could read no storage.cfg "
+            f"with an older '{new['type']}' section, and show no storage at all; give it a default"
+        )
+
+
 def check(plugin: Plugin) -> None:
     """Refuse what would break a PVE node, naming the class and what to write instead."""
     where = plugin.__name__
@@ -89,8 +139,29 @@ def check(plugin: Plugin) -> None:
     for method in plugin.static_rules():
         if method not in METHODS or METHODS[method].absent != "static":
             _refuse(where, f"rules for '{method}': not a method that can be answered statically")
+    _check_options(plugin, where)
     for method in plugin.missing():
-        _refuse(where, f"method '{method}' is missing; every storage needs it")
+        _refuse(where, advice.missing(plugin, method))
+    for problem in advice.problems(plugin):
+        _refuse(where, problem)
+
+
+def _check_options(plugin: Plugin, where: str) -> None:
+    """A property that nobody defines would be left out by the shim, or end PVE (T-01)."""
+    try:
+        options = _options(plugin)
+        for item in options:
+            if item.option.builtin is None:
+                schema_type(item.kind)
+    except StorageError as err:
+        _refuse(where, str(err))
+    for item in options:
+        if item.option.builtin is not None and item.property not in PVE_PROPERTIES:
+            _refuse(
+                where,
+                f"PVE has no property '{item.property}', so hosts would leave the option out; "
+                f"{item.field} = option(…) makes it '{plugin.type}-{item.field.replace('_', '-')}'",
+            )
 
 
 def _check_facts(plugin: Plugin, where: str) -> None:

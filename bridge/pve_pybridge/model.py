@@ -7,6 +7,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NewType, TypeAlias
+
+Bytes = NewType("Bytes", int)
+"""A size in bytes: what every size that a plugin gets is."""
+ByteCount: TypeAlias = Bytes | int
+"""A size in bytes that a plugin gives; any int will do."""
+Seconds = NewType("Seconds", float)
+"""A time in seconds, maybe fractional."""
+UnixTime = NewType("UnixTime", int)
+"""Seconds since 1970."""
+Timestamp: TypeAlias = UnixTime | int
+"""A point in time that a plugin gives; any int will do, ``int(stat.st_mtime)`` for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +42,14 @@ class VolumeName:
 class Status:
     """Capacity in bytes.  The shim turns it into PVE's (total, avail, used, active)."""
 
-    total: int
-    avail: int
-    used: int
+    total: ByteCount
+    """Size of the storage in bytes."""
+    avail: ByteCount
+    """Bytes that can still be stored."""
+    used: ByteCount
+    """Bytes that are taken."""
     active: bool = True
+    """Whether the storage can be used now."""
 
     @classmethod
     def of(cls, fs: os.statvfs_result) -> Status:
@@ -52,12 +68,16 @@ class Volume:
 
     volname: str
     format: str
-    size: int | None = None
-    approximate_size: int | None = None
+    size: ByteCount | None = None
+    """In bytes."""
+    approximate_size: ByteCount | None = None
+    """In bytes."""
     vmid: int | None = None
-    used: int | None = None
+    used: ByteCount | None = None
+    """Bytes it takes on the storage."""
     parent: str | None = None
-    ctime: int | None = None
+    ctime: Timestamp | None = None
+    """When it was made, in seconds since 1970."""
     name: str | None = None
     content: str | None = None
     subtype: str | None = None
@@ -71,11 +91,14 @@ class Volume:
 class VolumeSize:
     """Answer of ``volume_size_info``: size in bytes; in scalar context PVE gets only that."""
 
-    size: int
+    size: ByteCount
+    """In bytes."""
     format: str = "raw"
-    used: int | None = None
+    used: ByteCount | None = None
+    """Bytes it takes on the storage."""
     parent: str | None = None
-    ctime: int | None = None
+    ctime: Timestamp | None = None
+    """When it was made, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +110,13 @@ class SnapshotInfo:
     """
 
     id: str | None = None
-    timestamp: int | None = None
+    timestamp: Timestamp | None = None
     file: str | None = None
     volname: str | None = None
     parent: str | None = None
     child: str | None = None
     order: int | None = None
-    virtual_size: int | None = None
+    virtual_size: ByteCount | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +124,7 @@ class PruneEntry:
     """One backup in the answer of ``prune_backups``; mark: keep remove protected renamed."""
 
     volname: str
-    ctime: int
+    ctime: Timestamp
     type: str
     mark: str
     vmid: int | None = None

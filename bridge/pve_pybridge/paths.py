@@ -34,13 +34,21 @@ def etc_pve() -> Path:
 
 
 def run_dir() -> Path:
-    """Where the sockets are; mode 0700."""
-    return _path("PVE_PYBRIDGE_RUN")
+    """Where the sockets are; mode 0700.  Without root, on a developer's machine, it is private."""
+    if os.geteuid() == 0 or "PVE_PYBRIDGE_RUN" in os.environ:
+        return _path("PVE_PYBRIDGE_RUN")
+    own = os.environ.get("XDG_RUNTIME_DIR")
+    return (Path(own) if own else Path.home() / ".cache") / "pve-pybridge"
 
 
 def manifests_dir() -> Path:
     """Where the manifests of all enabled types are."""
     return _path("PVE_PYBRIDGE_MANIFESTS")
+
+
+def laptop_dir() -> Path:
+    """What stands in for a node's configuration where ``serve --storage`` made a storage."""
+    return run_dir() / "laptop"
 
 
 def socket_path(type_: str) -> Path:

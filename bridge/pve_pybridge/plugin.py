@@ -77,6 +77,7 @@ class StoragePlugin(VolumeMethods[ConfigT]):
     def on_add_hook(
         self,
         storage: Storage[ConfigT],
+        *,
         scfg: MutableMapping[str, object],
         sensitive: Mapping[str, str],
     ) -> Answer[Mapping[str, object] | None]:
@@ -90,6 +91,7 @@ class StoragePlugin(VolumeMethods[ConfigT]):
     def on_update_hook_full(
         self,
         storage: Storage[ConfigT],
+        *,
         update: MutableMapping[str, object],
         delete: Sequence[str] | None,
         sensitive: Mapping[str, str | None],
@@ -111,7 +113,7 @@ class StoragePlugin(VolumeMethods[ConfigT]):
         """The parts of a volume name, by ``names``.  StorageError when it is none of ours."""
         return parse_volname(self.names, volname)
 
-    def path(self, storage: Storage[ConfigT], volname: str, snapname: str | None) -> Answer[str]:
+    def path(self, storage: Storage[ConfigT], *, volname: str, snapname: str | None) -> Answer[str]:
         """Path, device or protocol URI of a volume; stable, and valid for inactive volumes."""
         absent()
 

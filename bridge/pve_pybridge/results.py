@@ -54,7 +54,8 @@ def nested(value: object) -> Any:
         return {_str(key): nested(item) for key, item in value.items()}
     if isinstance(value, Sequence | set | frozenset):
         return [nested(item) for item in value]
-    raise TypeError(f"can't be sent to PVE: {type(value).__name__}")
+    what = type(value).__name__
+    raise TypeError(f"may hold only str, int, float, bool, None, lists and dicts, not {what}")
 
 
 def _map(value: object) -> Any:
@@ -67,18 +68,25 @@ def _hook(value: object) -> Any:
     return None if value is None else _map(value)
 
 
+def _bytes(name: str, value: object) -> int:
+    if not isinstance(value, int | float):
+        raise TypeError(f"must have '{name}' in bytes, not {value!r}")
+    return int(value)
+
+
 def _status(value: object) -> list[int] | None:
     if value is None:
         return None
     if not isinstance(value, Status):
         raise TypeError(f"must be Status or None, not {type(value).__name__}")
-    return [int(value.total), int(value.avail), int(value.used), _bool(value.active)]
+    sizes = [_bytes(name, getattr(value, name)) for name in ("total", "avail", "used")]
+    return [*sizes, _bool(value.active)]
 
 
 def _sizeinfo(value: object) -> list[object]:
     if not isinstance(value, VolumeSize):
         raise TypeError(f"must be VolumeSize, not {type(value).__name__}")
-    return [int(value.size), value.format, value.used, raw(value.parent), value.ctime]
+    return [_bytes("size", value.size), value.format, value.used, raw(value.parent), value.ctime]
 
 
 _VOLUME_FIELDS: Final = tuple(

@@ -15,15 +15,17 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from .callers import Callers
 from .connection import Connection
-from .host import Host
+from .host import Serves
 from .inflight import Inflight
 from .metrics import Metrics
 from .storage import Call
+from .trace import Trace
 from .version import __version__
 from .watch import Watcher
 
@@ -31,15 +33,14 @@ logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 1024
 _STACK_BYTES: Final = 1 << 20
-Tracer = Callable[[dict[str, Any]], None]
 
 
 class Server:
     """Accepts connections for one plugin until ``close``."""
 
-    def __init__(self, host: Host, listener: socket.socket, trace: Tracer | None = None):
+    def __init__(self, host: Serves, listener: socket.socket, trace: Path | None = None):
         self.host = host
-        self.trace = trace
+        self.trace = Trace(host.type, self._about, lambda: host.secrets, trace)
         self.watcher = Watcher()
         self.metrics = Metrics()
         self.callers = Callers()
@@ -100,17 +101,22 @@ class Server:
         for connection in list(self._connections):
             connection.drain()
         ends = time.monotonic() + seconds
-        while self._connections and time.monotonic() < ends:
+        while self._busy() and time.monotonic() < ends:
             time.sleep(0.01)
-        if not self._connections:
+        self.trace.close()
+        if not self._busy():
             return True
         for running in self.watcher.calls():
             logger.warning("%s: %s cancelled by the drain", running.storeid, running.call.method)
             running.call.cancelled.set()
         ends = time.monotonic() + 5
-        while self._connections and time.monotonic() < ends:
+        while self._busy() and time.monotonic() < ends:
             time.sleep(0.01)
         return False
+
+    def _busy(self) -> bool:
+        """Whether anybody is connected who waits for an answer; who watches a trace doesn't."""
+        return any(not connection.watching for connection in list(self._connections))
 
     def forget(self, connection: Connection) -> None:
         """A connection ended."""
@@ -124,6 +130,9 @@ class Server:
         """Run a call; identical queries share one run."""
         if call.method == "_stats":
             return self.stats(), {}
+        if call.method == "_trace":
+            self.trace.watch(call, storeid)
+            return None, {}
 
         def work() -> tuple[object, dict[str, object]]:
             return self.host.call(call, storeid, scfg, args)
@@ -158,7 +167,7 @@ class Server:
                 "task": one.call.host.task,
             }
             for one in self.watcher.calls()
-            if one.call.method != "_stats"
+            if not one.call.method.startswith("_")
         ]
         return {
             "type": self.host.type,
@@ -169,6 +178,16 @@ class Server:
             "running": running,
             "callers": self.callers.snapshot(),
             **self.metrics.snapshot(),
+        }
+
+    def _about(self) -> dict[str, object]:
+        """What a trace begins with: with the manifest it can be replayed without the plugin."""
+        facts = self.host.facts()
+        return {
+            "type": self.host.type,
+            "bridge": __version__,
+            "pid": os.getpid(),
+            "manifest": facts,
         }
 
 

@@ -51,6 +51,10 @@ class Call:
     """Whether others wait for the outcome, so that it goes on without its caller."""
     undo: ExitStack = field(default_factory=ExitStack)
     volname: str = ""
+    lines: list[tuple[str, str]] | None = None
+    """What was logged, for the trace; None when nobody traces."""
+    secrets: set[str] = field(default_factory=set)
+    """Secrets that the plugin has read during the call, so that none gets into a trace."""
     fd: int | None = None
     """The descriptor that came with the call (export, import)."""
     undo_until: float | None = None
@@ -152,7 +156,10 @@ class Storage(Generic[ConfigT]):
         """The stored secret of configuration field *field_name*, or None when there is none."""
         for item in options_of(type(self.config), self.type):
             if item.field == field_name and item.option.secret:
-                return secrets.read(self.storeid, item.property)
+                found = secrets.read(self.storeid, item.property)
+                if found:
+                    self.call.secrets.add("".join(found))  # its str() would be ***
+                return found
         raise StorageError(f"storage type '{self.type}' declares no secret '{field_name}'")
 
     def volid(self, volname: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from .config import ConfigT
 from .errors import NotSupported
-from .model import Cleanup, Hints, PruneEntry, SnapshotInfo, Volume, VolumeSize
+from .model import Bytes, Cleanup, Hints, PruneEntry, Seconds, SnapshotInfo, Volume, VolumeSize
 from .storage import Storage
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class VolumeMethods(Generic[ConfigT]):
     # --- volumes -------------------------------------------------------------------------------
 
     def alloc_image(
-        self, storage: Storage[ConfigT], vmid: int, format: str, name: str | None, size: int
+        self, storage: Storage[ConfigT], *, vmid: int, format: str, name: str | None, size: Bytes
     ) -> Answer[str]:
         """Create a volume of at least *size* bytes (maybe no multiple of 1024: T-05).
 
@@ -41,41 +41,41 @@ class VolumeMethods(Generic[ConfigT]):
         absent()
 
     def clone_image(
-        self, storage: Storage[ConfigT], volname: str, vmid: int, snapname: str | None
+        self, storage: Storage[ConfigT], *, volname: str, vmid: int, snapname: str | None
     ) -> Answer[str]:
         """Linked clone of a base image (or snapshot) for guest *vmid*; returns its volume name."""
         absent()
 
-    def create_base(self, storage: Storage[ConfigT], volname: str) -> Answer[str]:
+    def create_base(self, storage: Storage[ConfigT], *, volname: str) -> Answer[str]:
         """Turn a volume into a base image; returns its new volume name."""
         absent()
 
     def free_image(
-        self, storage: Storage[ConfigT], volname: str, is_base: bool, format: str | None
+        self, storage: Storage[ConfigT], *, volname: str, is_base: bool, format: str | None
     ) -> Answer[Cleanup | None]:
         """Delete a volume; a missing one is no error.  Return Cleanup for what takes long."""
         absent()
 
     def free_image_cleanup(
-        self, storage: Storage[ConfigT], data: Mapping[str, object]
+        self, storage: Storage[ConfigT], *, data: Mapping[str, object]
     ) -> Answer[None]:
         """The long part of free_image, in a task of its own, outside the storage lock."""
         absent()
 
     def list_images(
-        self, storage: Storage[ConfigT], vmid: int | None, vollist: Sequence[str] | None
+        self, storage: Storage[ConfigT], *, vmid: int | None, vollist: Sequence[str] | None
     ) -> Answer[Sequence[Volume]]:
         """Disk images: those of *vmid*, or exactly the volume IDs of *vollist*, or all."""
         absent()
 
     def list_volumes(
-        self, storage: Storage[ConfigT], vmid: int | None, content_types: Sequence[str]
+        self, storage: Storage[ConfigT], *, vmid: int | None, content_types: Sequence[str]
     ) -> Answer[Sequence[Volume]]:
         """Everything of the given content types, each entry with ``content`` set."""
         absent()
 
     def volume_size_info(
-        self, storage: Storage[ConfigT], volname: str, timeout: float | None
+        self, storage: Storage[ConfigT], *, volname: str, timeout: Seconds | None
     ) -> Answer[VolumeSize]:
         """Size of a volume in bytes; StorageError when it doesn't exist."""
         absent()
@@ -83,8 +83,9 @@ class VolumeMethods(Generic[ConfigT]):
     def volume_resize(
         self,
         storage: Storage[ConfigT],
+        *,
         volname: str,
-        size: int,
+        size: Bytes,
         running: bool,
         snapname: str | None,
     ) -> Answer[None]:
@@ -94,6 +95,7 @@ class VolumeMethods(Generic[ConfigT]):
     def rename_volume(
         self,
         storage: Storage[ConfigT],
+        *,
         source_volname: str,
         target_vmid: int,
         target_volname: str | None,
@@ -104,6 +106,7 @@ class VolumeMethods(Generic[ConfigT]):
     def volume_has_feature(
         self,
         storage: Storage[ConfigT],
+        *,
         feature: str,
         volname: str,
         snapname: str | None,
@@ -114,7 +117,7 @@ class VolumeMethods(Generic[ConfigT]):
         absent()
 
     def get_import_metadata(
-        self, storage: Storage[ConfigT], volname: str
+        self, storage: Storage[ConfigT], *, volname: str
     ) -> Answer[Mapping[str, object]]:
         """What a guest made from this import volume would be: create-args, disks, net, warnings."""
         absent()
@@ -122,49 +125,51 @@ class VolumeMethods(Generic[ConfigT]):
     # --- snapshots -----------------------------------------------------------------------------
 
     def volume_snapshot(
-        self, storage: Storage[ConfigT], volname: str, snapname: str
+        self, storage: Storage[ConfigT], *, volname: str, snapname: str
     ) -> Answer[None]:
         """Take a snapshot; the guest may run with its file system frozen: seconds, not minutes."""
         absent()
 
     def volume_snapshot_delete(
-        self, storage: Storage[ConfigT], volname: str, snapname: str, running: bool
+        self, storage: Storage[ConfigT], *, volname: str, snapname: str, running: bool
     ) -> Answer[None]:
         """Delete a snapshot; it may not exist (T-49)."""
         absent()
 
     def volume_snapshot_rollback(
-        self, storage: Storage[ConfigT], volname: str, snapname: str
+        self, storage: Storage[ConfigT], *, volname: str, snapname: str
     ) -> Answer[None]:
         """Reset the volume to a snapshot; the guest is stopped."""
         absent()
 
     def volume_rollback_is_possible(
-        self, storage: Storage[ConfigT], volname: str, snapname: str
+        self, storage: Storage[ConfigT], *, volname: str, snapname: str
     ) -> Answer[None]:
         """Return if rollback is possible, else raise RollbackBlocked with what is in the way."""
         absent()
 
     def volume_snapshot_info(
-        self, storage: Storage[ConfigT], volname: str
+        self, storage: Storage[ConfigT], *, volname: str
     ) -> Answer[Mapping[str, SnapshotInfo]]:
         """Snapshot name → details; empty when there are none."""
         absent()
 
     def rename_snapshot(
-        self, storage: Storage[ConfigT], volname: str, source_snapname: str, target_snapname: str
+        self, storage: Storage[ConfigT], *, volname: str, source_snapname: str, target_snapname: str
     ) -> Answer[None]:
         """Rename a snapshot of a volume chain; ``current`` is the live image.  APIVER 12."""
         absent()
 
-    def volume_qemu_snapshot_method(self, storage: Storage[ConfigT], volname: str) -> Answer[str]:
+    def volume_qemu_snapshot_method(
+        self, storage: Storage[ConfigT], *, volname: str
+    ) -> Answer[str]:
         """``qemu`` | ``storage`` | ``mixed``, where ``rules`` can't say it.  APIVER 12."""
         absent()
 
     # --- activation ----------------------------------------------------------------------------
 
     def activate_volume(
-        self, storage: Storage[ConfigT], volname: str, snapname: str | None, hints: Hints
+        self, storage: Storage[ConfigT], *, volname: str, snapname: str | None, hints: Hints
     ) -> Answer[None]:
         """Make the volume usable on this node: idempotent, maybe active elsewhere, too (T-15).
 
@@ -173,19 +178,19 @@ class VolumeMethods(Generic[ConfigT]):
         absent()
 
     def deactivate_volume(
-        self, storage: Storage[ConfigT], volname: str, snapname: str | None
+        self, storage: Storage[ConfigT], *, volname: str, snapname: str | None
     ) -> Answer[None]:
         """Undo activate_volume and map_volume here; fine for inactive or missing volumes."""
         absent()
 
     def map_volume(
-        self, storage: Storage[ConfigT], volname: str, snapname: str | None, hints: Hints
+        self, storage: Storage[ConfigT], *, volname: str, snapname: str | None, hints: Hints
     ) -> Answer[str | None]:
         """Path for containers and TPM state; without it: ``path``.  Hints since APIVER 13."""
         absent()
 
     def unmap_volume(
-        self, storage: Storage[ConfigT], volname: str, snapname: str | None
+        self, storage: Storage[ConfigT], *, volname: str, snapname: str | None
     ) -> Answer[None]:
         """Undo map_volume; seldom called, deactivate_volume must do it as well (T-14)."""
         absent()
@@ -193,6 +198,7 @@ class VolumeMethods(Generic[ConfigT]):
     def qemu_blockdev_options(
         self,
         storage: Storage[ConfigT],
+        *,
         volname: str,
         machine_version: str | None,
         options: Mapping[str, Any],
@@ -206,13 +212,13 @@ class VolumeMethods(Generic[ConfigT]):
     # --- attributes and backups ----------------------------------------------------------------
 
     def get_volume_attribute(
-        self, storage: Storage[ConfigT], volname: str, attribute: str
+        self, storage: Storage[ConfigT], *, volname: str, attribute: str
     ) -> Answer[str | int | bool | None]:
         """``notes`` or ``protected``; None when the volume can't have it."""
         absent()
 
     def update_volume_attribute(
-        self, storage: Storage[ConfigT], volname: str, attribute: str, value: str | None
+        self, storage: Storage[ConfigT], *, volname: str, attribute: str, value: str | None
     ) -> Answer[None]:
         """Set an attribute; StorageError when the volume can't have it."""
         absent()
@@ -220,6 +226,7 @@ class VolumeMethods(Generic[ConfigT]):
     def prune_backups(
         self,
         storage: Storage[ConfigT],
+        *,
         keep: Mapping[str, int],
         vmid: int | None,
         type: str | None,
@@ -233,6 +240,7 @@ class VolumeMethods(Generic[ConfigT]):
     def volume_export_formats(
         self,
         storage: Storage[ConfigT],
+        *,
         volname: str,
         snapshot: str | None,
         base_snapshot: str | None,
@@ -244,6 +252,7 @@ class VolumeMethods(Generic[ConfigT]):
     def volume_import_formats(
         self,
         storage: Storage[ConfigT],
+        *,
         volname: str,
         snapshot: str | None,
         base_snapshot: str | None,
@@ -255,6 +264,7 @@ class VolumeMethods(Generic[ConfigT]):
     def volume_export(
         self,
         storage: Storage[ConfigT],
+        *,
         fh: int,
         volname: str,
         format: str,
@@ -268,6 +278,7 @@ class VolumeMethods(Generic[ConfigT]):
     def volume_import(
         self,
         storage: Storage[ConfigT],
+        *,
         fh: int,
         volname: str,
         format: str,

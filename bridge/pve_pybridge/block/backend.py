@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 from ..config import ConfigT
 from ..errors import StorageError
-from ..model import Hints, SnapshotInfo, Status
-from ..names import BLOCK_NAMES
+from ..model import ByteCount, Bytes, Hints, SnapshotInfo, Status, Timestamp
+from ..names import BLOCK_NAMES, NamePattern
 from ..plugin import StoragePlugin
 from ..storage import Storage
 from ..volume_methods import absent
@@ -47,10 +47,13 @@ class BlockVolume:
     """
 
     name: str
-    size: int
+    size: ByteCount
+    """In bytes."""
     base: str | None = None
-    used: int | None = None
-    ctime: int | None = None
+    used: ByteCount | None = None
+    """Bytes it takes on the storage."""
+    ctime: Timestamp | None = None
+    """When it was made, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Attachment:
 class Backend(StoragePlugin[ConfigT]):
     """The verbs.  *name* is a plain name like ``vm-100-disk-0``, without storage or base."""
 
-    names = BLOCK_NAMES
+    names: ClassVar[Sequence[NamePattern]] = BLOCK_NAMES
     allocation_unit: ClassVar[int] = 1024
     """Sizes are rounded up to a multiple of this many bytes."""
     reads_zero: ClassVar[bool] = False
@@ -80,7 +83,7 @@ class Backend(StoragePlugin[ConfigT]):
         """All volumes of this storage; names that aren't ours are filtered by the caller."""
         absent()
 
-    def create(self, storage: Storage[ConfigT], name: str, size: int) -> None:
+    def create(self, storage: Storage[ConfigT], name: str, size: Bytes) -> None:
         """Make a volume of *size* bytes; VolumeExists when the name is taken."""
         absent()
 
@@ -88,7 +91,7 @@ class Backend(StoragePlugin[ConfigT]):
         """Remove a volume that is detached and has no snapshots."""
         absent()
 
-    def grow(self, storage: Storage[ConfigT], name: str, size: int, device: str | None) -> None:
+    def grow(self, storage: Storage[ConfigT], name: str, size: Bytes, device: str | None) -> None:
         """Make it *size* bytes; so must be *device*, if attached, when this returns (T-06)."""
         absent()
 
@@ -118,7 +121,7 @@ class Backend(StoragePlugin[ConfigT]):
 
     # --- optional: what is overridden is what the storage can do -------------------------------
 
-    def size(self, storage: Storage[ConfigT], name: str) -> int | None:
+    def size(self, storage: Storage[ConfigT], name: str) -> ByteCount | None:
         """Size of one volume, None when it doesn't exist; override if asking for all is slow."""
         return next((v.size for v in self.volumes(storage) if v.name == name), None)
 

@@ -26,7 +26,7 @@ _REQUIRED = (
 class BlockPlugin(Transfer[ConfigT]):
     """Base of block storages: eight verbs to write, everything else has a default or a refusal."""
 
-    content = ("images", "rootdir")
+    content: ClassVar[Sequence[str]] = ("images", "rootdir")
     rules: ClassVar[Mapping[str, Sequence[Rule]]] = {}
     """What a plugin states itself; it goes before what ``static_rules`` concludes."""
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from .. import streams
 from ..config import ConfigT
 from ..errors import StorageError
+from ..model import Bytes
 from ..plugin import implemented
 from ..storage import Storage
 from .snapshots import Snapshots
@@ -55,7 +56,7 @@ class Transfer(Snapshots[ConfigT]):
             self.activate_storage(storage)
         vmid, name = self._import_name(storage, volname, allow_rename)
         size = streams.read_header(storage, fh)
-        new = self.alloc_image(storage, vmid, "raw", name, size)
+        new = self.alloc_image(storage, vmid, "raw", name, Bytes(size))
         with self._device(storage, new, None) as device:
             # sparse writing leaves out zeros: right only where nothing else can be read there
             sparse = ",sparse" if self.reads_zero else ""

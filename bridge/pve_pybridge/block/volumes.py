@@ -9,7 +9,7 @@ from typing import Final
 
 from ..config import ConfigT
 from ..errors import NotSupported, StorageError
-from ..model import Cleanup, Volume, VolumeName, VolumeSize
+from ..model import Bytes, Cleanup, Seconds, Volume, VolumeName, VolumeSize
 from ..storage import Storage
 from .attachment import Attaching
 from .backend import BlockVolume, VolumeExists, can
@@ -21,14 +21,16 @@ class Volumes(Attaching[ConfigT]):
     """alloc, free, list, size, resize, rename, template, clone."""
 
     def alloc_image(
-        self, storage: Storage[ConfigT], vmid: int, format: str, name: str | None, size: int
+        self, storage: Storage[ConfigT], vmid: int, format: str, name: str | None, size: Bytes
     ) -> str:
         """At least *size* bytes (T-05, T-11); any name core invents is welcome (T-08)."""
         self._check_format(format)
         if name:
             self._check_owner(name, vmid)
         rounded = -(-size // self.allocation_unit) * self.allocation_unit
-        return self._take(storage, vmid, name, lambda chosen: self.create(storage, chosen, rounded))
+        return self._take(
+            storage, vmid, name, lambda chosen: self.create(storage, chosen, Bytes(rounded))
+        )
 
     def free_image(
         self,
@@ -90,7 +92,7 @@ class Volumes(Attaching[ConfigT]):
         return found
 
     def volume_size_info(
-        self, storage: Storage[ConfigT], volname: str, timeout: float | None = None
+        self, storage: Storage[ConfigT], volname: str, timeout: Seconds | None = None
     ) -> VolumeSize:
         """Size in bytes; StorageError when there is no such volume (T-10)."""
         return VolumeSize(self._size(storage, volname))
@@ -99,7 +101,7 @@ class Volumes(Attaching[ConfigT]):
         self,
         storage: Storage[ConfigT],
         volname: str,
-        size: int,
+        size: Bytes,
         running: bool = False,
         snapname: str | None = None,
     ) -> None:
@@ -113,7 +115,7 @@ class Volumes(Attaching[ConfigT]):
         rounded = -(-size // self.allocation_unit) * self.allocation_unit
         attachment = self.attached(storage, name, None)
         if rounded > now:
-            self.grow(storage, name, rounded, attachment.device if attachment else None)
+            self.grow(storage, name, Bytes(rounded), attachment.device if attachment else None)
 
     def rename_volume(
         self,

@@ -19,7 +19,10 @@ from ..errors import StorageError
 from ..version import __version__
 
 COMMANDS: Final = {
+    "new": "new",
     "serve": "serve",
+    "call": "call",
+    "trace": "trace",
     "manifest": "manifest",
     "list": "plugins",
     "enable": "plugins",

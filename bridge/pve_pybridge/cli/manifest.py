@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from .. import atomic, interpreter, manifest
+from .. import advice, atomic, interpreter, manifest
 from ..errors import StorageError
 from ..loader import load
 
@@ -42,10 +42,14 @@ def _manifest(args: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints is no part of it
         plugin = load(args.plugin)
     facts = manifest.build(plugin, args.location, args.interpreter)
+    for remark in advice.remarks(plugin):
+        print(f"pve-pybridge: plugin {plugin.__name__}: {remark}", file=sys.stderr)
     data = json.dumps(facts, indent=1, ensure_ascii=True) + "\n"
     if args.output is None:
         print(data, end="")
         return 0
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):  # no manifest yet
+        manifest.refuse_new_requirements(json.loads(args.output.read_bytes()), facts)
     try:
         atomic.write(args.output, data, 0o644)
     except OSError as err:

@@ -5,16 +5,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from .. import installed
-from ..coerce import plain
+from .. import advice, installed
 from ..errors import StorageError
 from ..host import Host
 from ..interpreter import become
@@ -23,6 +20,9 @@ from ..loader import load
 from ..notify import notify, start_watchdog
 from ..paths import socket_path
 from ..server import Server
+
+if TYPE_CHECKING:
+    from ..reload import Reloading
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,18 +42,42 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="SECONDS",
         help="let running calls finish for so long when asked to end; default: 90",
     )
+    serve.add_argument(
+        "--reload",
+        action="store_true",
+        help="follow the plugin's files: the next call is the new code",
+    )
+    serve.add_argument(
+        "--storage", metavar="ID", help="without PVE: make a storage that 'call' and 'trace' find"
+    )
+    serve.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="with --storage: an option of it",
+    )
     serve.set_defaults(run=_serve)
 
 
 def _serve(args: argparse.Namespace) -> int:
     """Until TERM, INT or HUP: then running calls finish, and our successor takes the next."""
     source = args.plugin or _named_by_manifest(args)
-    host = Host(load(source))
+    host = _follow(source) if args.reload else Host(load(source))
     if args.type not in (None, host.type):
         raise StorageError(f"{source}: this plugin is of type '{host.type}', not '{args.type}'")
+    plugin = type(host.plugin)
+    if args.storage:
+        from . import laptop  # noqa: PLC0415  a node's server has no use for it
+
+        laptop.make_storage(args.storage, plugin, args.config)
     path = args.socket or socket_path(host.type)
     listener = listening_socket(path)
-    server = Server(host, listener, _tracer(args.trace) if args.trace else None)
+    try:
+        server = Server(host, listener, args.trace)
+    except StorageError:
+        listener.close()
+        raise
 
     def stop(signum: int, frame: object) -> None:
         if server.closing:
@@ -62,7 +86,11 @@ def _serve(args: argparse.Namespace) -> int:
 
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, stop)
+    for remark in advice.remarks(plugin):
+        print(f"{host.type}: {remark}", file=sys.stderr)
     print(f"{host.type}: listening on {path}", file=sys.stderr, flush=True)
+    if args.storage:
+        print(f"try it: pve-pybridge call {args.storage} status", file=sys.stderr, flush=True)
     os.dup2(2, 1)  # a plugin's print() belongs in the log
     notify("READY=1")
     start_watchdog()
@@ -92,17 +120,14 @@ def _named_by_manifest(args: argparse.Namespace) -> str:
         options = ["--type", args.type, "--drain", str(args.drain)]
         options += ["--socket", str(args.socket)] if args.socket else []
         options += ["--trace", str(args.trace)] if args.trace else []
+        options += ["--reload"] if args.reload else []
         become(
             manifest.interpreter, "--log-level", args.log_level, "serve", manifest.plugin, *options
         )
     return manifest.plugin
 
 
-def _tracer(path: Path) -> Callable[[dict[str, Any]], None]:
-    file = path.open("a", encoding="utf-8", errors="backslashreplace")
+def _follow(source: str) -> Reloading:
+    from ..reload import Reloading  # noqa: PLC0415  nor for this
 
-    def trace(entry: dict[str, Any]) -> None:
-        file.write(json.dumps(plain(entry), default=repr) + "\n")
-        file.flush()
-
-    return trace
+    return Reloading(source)

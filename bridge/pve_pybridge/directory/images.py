@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from .. import process
 from ..errors import StorageError
-from ..model import Cleanup, VolumeSize
+from ..model import Bytes, Cleanup, Seconds, VolumeSize
 from ..storage import Storage
 from . import chain, files, qemu_img
 from .config import DirectoryConfigT
@@ -36,7 +36,7 @@ class Images(Snapshots[DirectoryConfigT]):
         vmid: int,
         format: str,
         name: str | None,
-        size: int,
+        size: Bytes,
     ) -> str:
         """A new image ``vm-<vmid>-disk-<n>.<format>``, or *name*, as PVE chooses some (T-08)."""
         if name:
@@ -170,7 +170,7 @@ class Images(Snapshots[DirectoryConfigT]):
         return [file for file in found if file]
 
     def volume_size_info(
-        self, storage: Storage[DirectoryConfigT], volname: str, timeout: float | None = None
+        self, storage: Storage[DirectoryConfigT], volname: str, timeout: Seconds | None = None
     ) -> VolumeSize:
         """Size of a volume, by qemu-img within *timeout* seconds."""
         format = self.parse_volname(volname).format
@@ -180,7 +180,7 @@ class Images(Snapshots[DirectoryConfigT]):
         self,
         storage: Storage[DirectoryConfigT],
         volname: str,
-        size: int,
+        size: Bytes,
         running: bool = False,
         snapname: str | None = None,
     ) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Final
 
 from ..errors import StorageError
-from ..names import DIRECTORY_NAMES, IMAGE_FORMATS
+from ..names import DIRECTORY_NAMES, IMAGE_FORMATS, NamePattern, Rule
 from ..plugin import StoragePlugin
 from ..storage import Storage
 from .config import DirectoryConfigT
@@ -38,11 +38,19 @@ _OWNED: Final = re.compile(r"(?:vm|base|subvol|basevol)-([0-9]+)-")
 class Layout(StoragePlugin[DirectoryConfigT]):
     """Static facts and paths."""
 
-    content = ("images", "rootdir", "vztmpl", "iso", "backup", "snippets", "import")
-    default_content = ("images", "rootdir")
-    formats = ("raw", "qcow2", "vmdk", "subvol")
-    names = DIRECTORY_NAMES
-    rules = RULES
+    content: ClassVar[Sequence[str]] = (
+        "images",
+        "rootdir",
+        "vztmpl",
+        "iso",
+        "backup",
+        "snippets",
+        "import",
+    )
+    default_content: ClassVar[Sequence[str] | None] = ("images", "rootdir")
+    formats: ClassVar[Sequence[str]] = ("raw", "qcow2", "vmdk", "subvol")
+    names: ClassVar[Sequence[NamePattern]] = DIRECTORY_NAMES
+    rules: ClassVar[Mapping[str, Sequence[Rule]]] = RULES
 
     def subdir(self, storage: Storage[DirectoryConfigT], vtype: str) -> str:
         """The directory of a content type."""

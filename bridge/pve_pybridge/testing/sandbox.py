@@ -1,0 +1,180 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A private PVE for a plugin: a real server on a real socket, and the real shim, in one directory.
+
+For a plugin's own tests, and for the commands that try a plugin without a node (``call --plugin``,
+``trace --replay --against``).  Nothing outside of the directory is read or written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from .. import manifest, storage_cfg
+from ..client import Client
+from ..coerce import plain
+from ..config import options_of
+from ..errors import StorageError
+from ..loader import load
+from ..plugin import StoragePlugin, config_class
+from ..secrets import LEGACY
+from .perl import PerlResult, PerlSession, perl_include_dirs
+
+PERL_MODULES: Final = ("Data::MessagePack", "IO::FDPass", "JSON")
+_ALL_HINTS: Final = ("guest-is-windows", "plugin-may-deactivate-volume")
+HELLO: Final[dict[str, Any]] = {"apiver": 15, "apiage": 6, "hints": list(_ALL_HINTS)}
+"""How a caller of the newest storage API introduces itself."""
+_START_SECONDS: Final = 30
+
+
+class Sandbox:
+    """Directories of a private PVE, and the processes started in it; use it as a context.
+
+    *base* is made for the purpose, and removed, when none is given.
+    """
+
+    def __init__(self, base: Path | None = None):
+        self._stack = ExitStack()
+        if base is None:
+            base = Path(tempfile.mkdtemp(prefix="pve-pybridge-"))
+            self._stack.callback(shutil.rmtree, base, ignore_errors=True)
+        self.base = base
+        self.etc = base / "etc-pve"
+        self.manifests = base / "plugins.d"
+        self.run = base / "run"
+        self.env = {
+            "PVE_PYBRIDGE_ETC_PVE": str(self.etc),
+            "PVE_PYBRIDGE_MANIFESTS": str(self.manifests),
+            "PVE_PYBRIDGE_RUN": str(self.run),
+            "PVE_STANDIN_LOCK_DIR": str(base / "lock"),
+        }
+        for directory in (self.etc, self.manifests, self.run, base / "lock"):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.log = base / "server.log"
+        """What the plugin servers print and log."""
+        self._perl: PerlSession | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    # --- configuration -------------------------------------------------------------------------
+
+    @property
+    def config_file(self) -> Path:
+        """The storage.cfg of this PVE."""
+        return self.etc / "storage.cfg"
+
+    def add(self, storeid: str, plugin: str | Path, **config: object) -> str:
+        """Enable a plugin and add a storage of its type; returns the type.
+
+        Options go by the names of the configuration's fields, or of their properties with
+        underscores; secrets are stored where ``storage.secret`` finds them.
+        """
+        cls = load(str(plugin))
+        given = {name: str(value) for name, value in config.items()}
+        section, secrets = storage_cfg.section_of(cls, given)
+        facts = json.dumps(manifest.build(cls))
+        (self.manifests / f"{cls.type}.json").write_text(facts, "ascii")
+        storage_cfg.write(self.config_file, storeid, section)
+        self.store_secrets(cls, storeid, secrets)
+        return cls.type
+
+    def store_secrets(
+        self, plugin: type[StoragePlugin[Any]], storeid: str, given: Mapping[str, str]
+    ) -> None:
+        """Put those of the properties that are secret where ``storage.secret`` finds them."""
+        for item in options_of(config_class(plugin), plugin.type):
+            if item.option.secret and item.property in given:
+                file = self._secret_file(storeid, item.property)
+                file.write_text(given[item.property], "utf-8")
+
+    def _secret_file(self, storeid: str, name: str) -> Path:
+        folder = self.etc / "priv" / "storage"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder / f"{storeid}.{LEGACY.get(name, name)}"
+
+    # --- processes -----------------------------------------------------------------------------
+
+    def serve(self, plugin: str | Path, *options: str) -> subprocess.Popen[bytes]:
+        """Start a server; StorageError with its own words when it doesn't come up."""
+        command = [sys.executable, "-m", "pve_pybridge", "serve", str(plugin), *options]
+        with self.log.open("ab") as log:
+            start = log.tell()
+            server = subprocess.Popen(
+                command,
+                env={**os.environ, **self.env},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        self._stack.callback(_stop, server)
+        ends = time.monotonic() + _START_SECONDS
+        while b"listening on" not in (said := self.log.read_bytes()[start:]):
+            if server.poll() is not None or time.monotonic() > ends:
+                words = said.decode(errors="replace").strip().splitlines() or ["no word from it"]
+                raise StorageError(words[-1].removeprefix("pve-pybridge: "))
+            time.sleep(0.01)
+        return server
+
+    def client(self, type_: str, timeout: float = 60.0, **hello: object) -> Client:
+        """A connection to the server of a type, as a caller of the newest storage API."""
+        return Client(type_, self.run / f"{type_}.sock", timeout, {**HELLO, **hello})
+
+    def call(self, storeid: str, method: str, **args: object) -> Any:
+        """One call over the socket, without Perl; StorageError as PVE would get it.
+
+        Arguments are those of the method table, sizes in bytes; the answer is as it is on the wire.
+        """
+        sections = storage_cfg.read(self.config_file)
+        if storeid not in sections:
+            raise StorageError(f"storage '{storeid}' does not exist")
+        scfg = sections[storeid]
+        with self.client(scfg["type"]) as client:
+            return plain(client.ask(method, storeid, scfg, args)[0])
+
+    def perl(self, code: str, *args: object, **options: Any) -> PerlResult:
+        """Run a few lines of Perl with PVE::Storage loaded, under ``perl -T``: what PVE would get.
+
+        *args* are in ``@ARGS``.  The process is started at first use and kept.
+        """
+        if self._perl is None:
+            self._perl = self._stack.enter_context(PerlSession(env=self.env))
+        return self._perl.run(code, *args, **options)
+
+
+def perl_missing() -> str:
+    """What is missing to run the real shim here, in words; empty when nothing is."""
+    if not shutil.which("perl"):
+        return "no perl"
+    shim = "PVE/Storage/Custom/PyBridge.pm"
+    if not any((directory / shim).exists() for directory in perl_include_dirs()):
+        return f"no {shim}: install pve-pybridge, or set PVE_PYBRIDGE_PERL_DIR to a checkout's perl"
+    command = ["perl", *(f"-M{name}" for name in PERL_MODULES), "-e", "1"]
+    if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+        return ""
+    return f"Perl lacks one of {', '.join(PERL_MODULES)}"
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(10)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
