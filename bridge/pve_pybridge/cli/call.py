@@ -55,7 +55,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Sizes are bytes (1G works), parts of maps are written hints.NAME=VALUE.",
     )
     call.add_argument("storage", help="storage ID, as in storage.cfg")
-    call.add_argument("method", help="PVE's name of the method: status, alloc_image …")
+    call.add_argument("method", help="PVE's name of the method, such as alloc_image")
     call.add_argument("arguments", nargs="*", metavar="NAME=VALUE")
     call.add_argument("--plugin", metavar="FILE", help="serve this plugin for the one call")
     call.add_argument(
