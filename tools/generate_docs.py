@@ -5,6 +5,8 @@
 docs/methods.md    the method table, and the test that proves each row
 docs/checklist.md  the contract's checklist, and the tests that claim each statement
 docs/protocol.md   the tables between ``<!-- generated -->`` marks
+docs/index.md      the same: each reader's way, from tools/site/pages.py
+docs/sdk.md        every public name, by sdk_page.py
 man/, completions/ the manual page and bash completion, see command_docs.py
 """
 
@@ -15,14 +17,17 @@ import re
 import sys
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import command_docs
-
+import sdk_page
 from pve_pybridge import codec, errors, methods
 from pve_pybridge.loader import load
 from pve_pybridge.manifest import build
+
+sys.path.insert(0, str(Path(__file__).parent / "site"))
+import pages
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -53,6 +58,8 @@ def documents() -> dict[Path, str]:
         DOCS / "checklist.md": HEAD + checklist_page(claims),
         DOCS / "protocol.md": protocol_page((DOCS / "protocol.md").read_text("utf-8")),
         **command_docs.documents(),
+        DOCS / "sdk.md": HEAD + sdk_page.page(),
+        DOCS / "index.md": filled((DOCS / "index.md").read_text("utf-8"), {"paths": pages.paths()}),
     }
 
 
@@ -97,8 +104,8 @@ def method_page(claims: Claims) -> str:
         "when a plugin lacks the method. *pydir*: how the bundled directory plugin answers.",
         "*Proved by*: a test that goes through PVE and the shim (or shows the fallback).",
         "",
-        "| Method | Since | Arguments after the class | Result | Time | Lock | Repeat "
-        "| Without it | pydir | Proved by |",
+        "| Method | Since | Without it | Time | Lock | Repeat | Arguments after the class | Result "
+        "| pydir | Proved by |",
         "|" + "---|" * 10,
     ]
     for row in methods.METHODS.values():
@@ -109,12 +116,12 @@ def method_page(claims: Claims) -> str:
         cells = [
             f"`{row.name}`",
             str(row.since),
-            ", ".join(_argument(arg) for arg in row.args) or "–",
-            f"{row.result} ({row.context})",
+            row.absent,
             row.timing,
             "yes" if row.locked else "",
             "yes" if row.retry else "",
-            row.absent,
+            ", ".join(_argument(arg) for arg in row.args) or "–",
+            f"{row.result} ({row.context})",
             {"forward": "forwarded", "inherit": "inherited", "refuse": "refused"}.get(
                 answered, answered
             ),
@@ -187,10 +194,15 @@ def protocol_page(text: str) -> str:
             ],
         ),
     }
-    for name, table in tables.items():
+    return filled(text, tables)
+
+
+def filled(text: str, parts: Mapping[str, str]) -> str:
+    """A page with what stands between its marks written anew."""
+    for name, part in parts.items():
         head, rest = text.split(f"<!-- generated: {name} -->\n", 1)
         tail = rest[rest.index("<!-- end -->") :]
-        text = f"{head}<!-- generated: {name} -->\n{table}{tail}"
+        text = f"{head}<!-- generated: {name} -->\n{part}{tail}"
     return text
 
 

@@ -40,16 +40,16 @@ class VolumeName:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Capacity in bytes.  The shim turns it into PVE's (total, avail, used, active)."""
+    """Answer of ``status``: PVE's (total, avail, used, active)."""
 
     total: ByteCount
-    """Size of the storage in bytes."""
+    """Bytes in all; used + avail may be less (space that only root may use)."""
     avail: ByteCount
-    """Bytes that can still be stored."""
+    """Bytes that can still be allocated."""
     used: ByteCount
-    """Bytes that are taken."""
+    """Bytes."""
     active: bool = True
-    """Whether the storage can be used now."""
+    """Usable on this node; False greys the storage out."""
 
     @classmethod
     def of(cls, fs: os.statvfs_result) -> Status:
@@ -68,37 +68,47 @@ class Volume:
 
     volname: str
     format: str
+    """raw qcow2 vmdk subvol; for backups and other files their suffix (tar.zst, iso …)."""
     size: ByteCount | None = None
-    """In bytes."""
+    """Bytes as a guest sees them."""
     approximate_size: ByteCount | None = None
-    """In bytes."""
+    """Bytes, instead of ``size``."""
     vmid: int | None = None
+    """The guest it belongs to."""
     used: ByteCount | None = None
-    """Bytes it takes on the storage."""
+    """Bytes it takes in the backend."""
     parent: str | None = None
+    """Volume name of the base image of a linked clone."""
     ctime: Timestamp | None = None
-    """When it was made, in seconds since 1970."""
+    """Seconds since the epoch."""
     name: str | None = None
+    """How the backend calls it, where that differs."""
     content: str | None = None
+    """Content type, required in ``list_volumes``."""
     subtype: str | None = None
+    """Of a backup: qemu or lxc."""
     notes: str | None = None
     protected: bool | None = None
+    """It must not be pruned or removed."""
     encrypted: str | None = None
+    """Fingerprint of the key, or "1"."""
     verification: Mapping[str, object] | None = None
+    """State of the last check of a backup: ``state`` (ok, failed) and ``upid``."""
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeSize:
-    """Answer of ``volume_size_info``: size in bytes; in scalar context PVE gets only that."""
+    """Answer of ``volume_size_info``; in scalar context PVE gets only the size."""
 
     size: ByteCount
-    """In bytes."""
+    """Bytes as a guest sees them, exactly those of the active device."""
     format: str = "raw"
     used: ByteCount | None = None
-    """Bytes it takes on the storage."""
+    """Bytes it takes in the backend."""
     parent: str | None = None
+    """Path of the backing file of a chain."""
     ctime: Timestamp | None = None
-    """When it was made, in seconds since 1970."""
+    """Seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,13 +120,19 @@ class SnapshotInfo:
     """
 
     id: str | None = None
+    """Never given to another snapshot, even one of the same name."""
     timestamp: Timestamp | None = None
+    """Seconds since the epoch."""
     file: str | None = None
+    """Path of this link of a chain."""
     volname: str | None = None
     parent: str | None = None
+    """Snapshot that this one builds on."""
     child: str | None = None
     order: int | None = None
+    """Place in the chain, from 0."""
     virtual_size: ByteCount | None = None
+    """Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +141,11 @@ class PruneEntry:
 
     volname: str
     ctime: Timestamp
+    """Seconds since the epoch."""
     type: str
+    """qemu, lxc or unknown."""
     mark: str
+    """keep, remove, protected or renamed (a name that doesn't say guest and time)."""
     vmid: int | None = None
 
 
@@ -145,10 +164,14 @@ class Host:
     """What the calling PVE process said of itself in its hello."""
 
     apiver: int = 13
+    """PVE's storage interface, 10 to 15."""
     apiage: int = 4
+    """How many versions before it the host still takes."""
     hints: frozenset[str] = frozenset()
+    """Names of the hints it knows; none before APIVER 13."""
     pid: int = 0
     command: str = ""
+    """What the process calls itself; PVE's task workers put the task's ID there."""
     task: str = ""
 
 

@@ -39,7 +39,9 @@ class Call:
     """One running call, shared by the server (which cancels it) and the plugin (which asks)."""
 
     method: str = ""
+    """PVE's name of it."""
     host: Host = field(default_factory=Host)
+    """The PVE process that calls."""
     operation: str | None = None
     """Same for all calls of one PVE operation (PVE's ``$cache``); None when PVE gave none."""
     deadline: float | None = None
@@ -47,10 +49,13 @@ class Call:
     emit: Callable[[str, str], None] = _to_stderr
     """Receives (level, line) of everything logged during the call."""
     cancelled: threading.Event = field(default_factory=threading.Event)
+    """Set when the caller went away."""
     wanted: Callable[[], bool] = lambda: False
     """Whether others wait for the outcome, so that it goes on without its caller."""
     undo: ExitStack = field(default_factory=ExitStack)
+    """What ``on_failure`` collected."""
     volname: str = ""
+    """The volume the call is about, empty if none."""
     lines: list[tuple[str, str]] | None = None
     """What was logged, for the trace; None when nobody traces."""
     secrets: set[str] = field(default_factory=set)
@@ -77,11 +82,15 @@ class Storage(Generic[ConfigT]):
     """One storage during one call."""
 
     storeid: str
+    """The storage's ID, the word after the colon in storage.cfg."""
     type: str
+    """The plugin's type."""
     config: ConfigT
+    """The section, typed, as it is in storage.cfg now."""
     scfg: Mapping[str, object] = field(default_factory=dict)
     """The whole section as PVE decoded it, unknown properties included."""
     call: Call = field(default_factory=Call)
+    """The running call itself."""
 
     @property
     def host(self) -> Host:
@@ -113,7 +122,7 @@ class Storage(Generic[ConfigT]):
         self.call.checkpoint()
 
     def sleep(self, seconds: float) -> None:
-        """Wait, but leave at once when the call is cancelled."""
+        """Wait, but raise Cancelled or DeadlineExceeded as ``checkpoint`` does, at once."""
         if self.call.undo_until is None:
             self.call.cancelled.wait(seconds)
         else:
@@ -121,7 +130,10 @@ class Storage(Generic[ConfigT]):
         self.checkpoint()
 
     def on_failure(self, undo: Callable[..., object], *args: object) -> None:
-        """Have ``undo(*args)`` run if this call fails or is cancelled; last in, first out."""
+        """Have ``undo(*args)`` run if this call fails or is cancelled; last in, first out.
+
+        Each has a minute, may run commands, and if it fails hides no error: that is logged.
+        """
         self.call.undo.callback(_quietly, self.call, undo, *args)
 
     def run(
@@ -136,9 +148,12 @@ class Storage(Generic[ConfigT]):
         check: bool = True,
         log_stderr: bool = False,
     ) -> process.Completed:
-        """Run a command that ends with the call; see ``process.run``.
+        """Run a command that ends with the call, without a shell; returns what it printed.
 
-        *log_stderr* forwards its standard error to the task log line by line.
+        *stdin*, *stdout*: descriptors to hand over (default: empty, captured).  *timeout* in
+        seconds.  *log_stderr* forwards its standard error to the task log line by line.  Raises
+        StorageError with the command's last words if its status isn't 0 (unless *check* is false),
+        it can't be run or *timeout* is over; Cancelled, DeadlineExceeded as ``checkpoint`` does.
         """
         return process.run(
             args,
@@ -153,7 +168,10 @@ class Storage(Generic[ConfigT]):
         )
 
     def secret(self, field_name: str) -> Secret | None:
-        """The stored secret of configuration field *field_name*, or None when there is none."""
+        """The stored secret of configuration field *field_name*, or None when there is none.
+
+        Read anew each time.  StorageError when the configuration declares no such secret.
+        """
         for item in options_of(type(self.config), self.type):
             if item.field == field_name and item.option.secret:
                 found = secrets.read(self.storeid, item.property)

@@ -37,17 +37,21 @@ class VolumeMethods(Generic[ConfigT]):
         """Create a volume of at least *size* bytes (maybe no multiple of 1024: T-05).
 
         *name* None: choose ``vm-<vmid>-disk-<n>``.  Returns the volume name.  PVE holds the lock.
+        StorageError when the name is taken, is another guest's, or the format isn't possible.
         """
         absent()
 
     def clone_image(
         self, storage: Storage[ConfigT], *, volname: str, vmid: int, snapname: str | None
     ) -> Answer[str]:
-        """Linked clone of a base image (or snapshot) for guest *vmid*; returns its volume name."""
+        """Linked clone of a base image (or snapshot) for guest *vmid*; returns its volume name.
+
+        A name such as ``base-100-disk-0/vm-101-disk-0`` says that it depends on its base (T-22).
+        """
         absent()
 
     def create_base(self, storage: Storage[ConfigT], *, volname: str) -> Answer[str]:
-        """Turn a volume into a base image; returns its new volume name."""
+        """Turn a volume into a base image; returns its new name, such as ``base-100-disk-0``."""
         absent()
 
     def free_image(
@@ -65,7 +69,10 @@ class VolumeMethods(Generic[ConfigT]):
     def list_images(
         self, storage: Storage[ConfigT], *, vmid: int | None, vollist: Sequence[str] | None
     ) -> Answer[Sequence[Volume]]:
-        """Disk images: those of *vmid*, or exactly the volume IDs of *vollist*, or all."""
+        """Disk images: those of *vmid*, or exactly the volume IDs of *vollist*, or all.
+
+        StorageError when it can't be told: an empty list says that there are none.
+        """
         absent()
 
     def list_volumes(
@@ -77,7 +84,7 @@ class VolumeMethods(Generic[ConfigT]):
     def volume_size_info(
         self, storage: Storage[ConfigT], *, volname: str, timeout: Seconds | None
     ) -> Answer[VolumeSize]:
-        """Size of a volume in bytes; StorageError when it doesn't exist."""
+        """Size of a volume in bytes; StorageError when it doesn't exist.  *timeout* in seconds."""
         absent()
 
     def volume_resize(
@@ -89,7 +96,10 @@ class VolumeMethods(Generic[ConfigT]):
         running: bool,
         snapname: str | None,
     ) -> Answer[None]:
-        """Grow to *size* bytes.  *running*: QEMU is told afterwards (T-06).  Not locked by PVE."""
+        """Grow to *size* bytes.  *running*: QEMU is told afterwards (T-06).  Not locked by PVE.
+
+        *snapname* since APIVER 15.  StorageError rather than shrink.
+        """
         absent()
 
     def rename_volume(
@@ -100,7 +110,10 @@ class VolumeMethods(Generic[ConfigT]):
         target_vmid: int,
         target_volname: str | None,
     ) -> Answer[str]:
-        """Give a volume to another guest; returns the new volume name (the host adds the ID)."""
+        """Give a volume to another guest; returns the new volume name (the host adds the ID).
+
+        *target_volname* None: choose one.  StorageError when it is taken.
+        """
         absent()
 
     def volume_has_feature(

@@ -47,13 +47,14 @@ class BlockVolume:
     """
 
     name: str
+    """Plain: ``vm-100-disk-0``."""
     size: ByteCount
-    """In bytes."""
+    """Bytes as a guest sees them."""
     base: str | None = None
     used: ByteCount | None = None
-    """Bytes it takes on the storage."""
+    """Bytes it takes in the backend."""
     ctime: Timestamp | None = None
-    """When it was made, in seconds since 1970."""
+    """Seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ class Attachment:
     """How a volume is attached to this node now, as read from the system."""
 
     device: str
+    """The device itself, as far as it is known; ``grow`` gets it."""
     options: Options = field(default_factory=dict)
+    """The attach options it has."""
 
 
 class Backend(StoragePlugin[ConfigT]):
@@ -80,49 +83,74 @@ class Backend(StoragePlugin[ConfigT]):
     # --- required ------------------------------------------------------------------------------
 
     def volumes(self, storage: Storage[ConfigT]) -> Sequence[BlockVolume]:
-        """All volumes of this storage; names that aren't ours are filtered by the caller."""
+        """All volumes of this storage; names that aren't ours are filtered by the caller.
+
+        StorageError when it can't be told, never an empty list.  PVE: ``list_images``.
+        """
         absent()
 
     def create(self, storage: Storage[ConfigT], name: str, size: Bytes) -> None:
-        """Make a volume of *size* bytes; VolumeExists when the name is taken."""
+        """Make a volume of *size* bytes; VolumeExists when the name is taken.
+
+        *size* is a multiple of ``allocation_unit``.  PVE: ``alloc_image``, ``volume_import``.
+        """
         absent()
 
     def delete(self, storage: Storage[ConfigT], name: str) -> None:
-        """Remove a volume that is detached and has no snapshots."""
+        """Remove a volume that is detached and has no snapshots.  PVE: ``free_image``."""
         absent()
 
     def grow(self, storage: Storage[ConfigT], name: str, size: Bytes, device: str | None) -> None:
-        """Make it *size* bytes; so must be *device*, if attached, when this returns (T-06)."""
+        """Make it *size* bytes; so must be *device*, if attached, when this returns (T-06).
+
+        *size* is a multiple of ``allocation_unit``, and more than now.  PVE: ``volume_resize``.
+        """
         absent()
 
     def device(self, storage: Storage[ConfigT], name: str, snapname: str | None) -> str:
-        """Path the volume has when it is attached; stable, the same on all nodes, no I/O."""
+        """Path the volume has when it is attached; stable, the same on all nodes, no I/O.
+
+        PVE: ``path``, ``map_volume``, ``qemu_blockdev_options``.
+        """
         absent()
 
     def attached(
         self, storage: Storage[ConfigT], name: str, snapname: str | None
     ) -> Attachment | None:
-        """How it is attached to this node, from the system itself; None when it isn't."""
+        """How it is attached to this node, from the system itself; None when it isn't.
+
+        None for a missing volume, too.
+        """
         absent()
 
     def attach(
         self, storage: Storage[ConfigT], name: str, snapname: str | None, options: Options
     ) -> None:
-        """Attach to this node and wait until the device is there (T-20); snapshots read-only."""
+        """Attach to this node and wait until the device is there (T-20); snapshots read-only.
+
+        Only asked for what isn't attached.  StorageError when *options* can't be had: then it is
+        asked once more without.  PVE: ``activate_volume``, ``map_volume``.
+        """
         absent()
 
     def detach(self, storage: Storage[ConfigT], name: str, snapname: str | None) -> None:
-        """Detach from this node only (T-15); StorageError when it is in use."""
+        """Detach from this node only (T-15); StorageError when it is in use.
+
+        Only asked for what is attached.  PVE: ``deactivate_volume``, ``unmap_volume``.
+        """
         absent()
 
     def status(self, storage: Storage[ConfigT]) -> Status | None:
-        """Capacity; None when inactive."""
+        """Capacity in bytes; None when inactive.  Every 10 s, within 3 s.  PVE: ``status``."""
         absent()
 
     # --- optional: what is overridden is what the storage can do -------------------------------
 
     def size(self, storage: Storage[ConfigT], name: str) -> ByteCount | None:
-        """Size of one volume, None when it doesn't exist; override if asking for all is slow."""
+        """Bytes of one volume, None when it doesn't exist; override if asking for all is slow.
+
+        PVE: ``volume_size_info``.
+        """
         return next((v.size for v in self.volumes(storage) if v.name == name), None)
 
     def volume_names(self, storage: Storage[ConfigT]) -> Collection[str]:
@@ -130,29 +158,38 @@ class Backend(StoragePlugin[ConfigT]):
         return [volume.name for volume in self.volumes(storage)]
 
     def rename(self, storage: Storage[ConfigT], name: str, new_name: str) -> None:
-        """Enables templates and moving a disk to another guest; VolumeExists when taken."""
+        """Enables templates and moving a disk to another guest; VolumeExists when taken.
+
+        The volume is detached.  PVE: ``create_base``, ``rename_volume``.
+        """
         absent()
 
     def clone(
         self, storage: Storage[ConfigT], name: str, snapname: str | None, new_name: str
     ) -> bool:
-        """Enables linked clones.  True when the clone depends on its base, False if it is whole."""
+        """Enables linked clones.  True when the clone depends on its base, False if it is whole.
+
+        VolumeExists when *new_name* is taken.  PVE: ``clone_image``.
+        """
         absent()
 
     def snapshot(self, storage: Storage[ConfigT], name: str, snapname: str) -> None:
-        """Enables snapshots, with the three below: an instantaneous, consistent one (T-50)."""
+        """Enables snapshots, with the three below: an instantaneous, consistent one (T-50).
+
+        The guest may be running; StorageError if that can't be.  PVE: ``volume_snapshot``.
+        """
         absent()
 
     def snapshot_delete(self, storage: Storage[ConfigT], name: str, snapname: str) -> None:
-        """Remove a snapshot that exists and is detached."""
+        """Remove a snapshot that exists and is detached.  PVE: ``volume_snapshot_delete``."""
         absent()
 
     def snapshot_rollback(self, storage: Storage[ConfigT], name: str, snapname: str) -> None:
-        """Reset a detached volume to a snapshot."""
+        """Reset a detached volume to a snapshot.  PVE: ``volume_snapshot_rollback``."""
         absent()
 
     def snapshots(self, storage: Storage[ConfigT], name: str) -> Mapping[str, SnapshotInfo]:
-        """The snapshots of a volume, oldest first."""
+        """The snapshots of a volume, oldest first.  PVE: ``volume_snapshot_info``."""
         return {}
 
     def options_for(self, hints: Hints) -> dict[str, object]:
