@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 pve-pybridge contributors
 # SPDX-License-Identifier: Apache-2.0
 
-.PHONY: help demo test check docs stress ceph-test clean
+.PHONY: help demo test check docs site stress ceph-test clean
 .DEFAULT_GOAL := help
 
 help:
@@ -10,7 +10,8 @@ help:
 	@echo "make check   format, lint, types, layering, spelling, generated documents"
 	@echo "make stress  faults and load in full: kills, mutated frames, hangs, restarts, soak"
 	@echo "make ceph-test  pyrbd against a throw-away Ceph cluster on the loopback interface"
-	@echo "make docs    write the generated parts of docs/ anew"
+	@echo "make docs    write the generated parts of docs/ anew, drawings included"
+	@echo "make site    the documents as a site: build/site/index.html"
 
 # Each target installs what it needs, says so, and is quick the second time.
 demo:
@@ -22,12 +23,17 @@ test:
 	@.venv/bin/tox run $(TOX)
 
 check:
-	@tools/setup run dev lint
+	@tools/setup run dev lint docs
 	@tools/check
 
 docs:
-	@tools/setup run dev
+	@tools/setup run dev drawings
 	@.venv/bin/python tools/generate_docs.py
+	@.venv/bin/python tools/drawings.py
+
+site:
+	@tools/setup run docs
+	@PATH="$$PWD/.venv/bin:$$PATH" tools/make-site build/site
 
 stress:
 	@tools/setup run dev

@@ -12,6 +12,7 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import itertools
 import re
 import textwrap
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import pve_pybridge
-from pve_pybridge import block, newfile
+from pve_pybridge import block, model, names, newfile
 from pve_pybridge.block.backend import Backend
 from pve_pybridge.block.plugin import _REQUIRED
 from pve_pybridge.methods import LOCAL, METHODS
@@ -48,6 +49,7 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
         *("Status", "Volume", "VolumeSize", "VolumeName", "SnapshotInfo", "PruneEntry", "Cleanup"),
         *("BlockVolume", "Attachment"),
     ),
+    "Units": ("Bytes", "Seconds", "UnixTime"),
     "Names and rules": ("NamePattern", "Rule", "BLOCK_NAMES", "DIRECTORY_NAMES"),
     "Errors": (
         *("StorageError", "ParameterError", "NotSupported", "DeadlineExceeded"),
@@ -57,7 +59,15 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
 """Part of the page → names of ``pve_pybridge.__all__``; a name that is in none comes last."""
 HIDDEN: Final = frozenset({"__version__"})
 OPTIONAL: Final = (
-    *("size", "rename", "clone", "snapshot", "snapshot_delete", "snapshot_rollback"),
+    *(
+        "size",
+        "volume_names",
+        "rename",
+        "clone",
+        "snapshot",
+        "snapshot_delete",
+        "snapshot_rollback",
+    ),
     *("snapshots", "options_for"),
 )
 
@@ -65,12 +75,12 @@ OPTIONAL: Final = (
 def page() -> str:
     """The whole page."""
     out = [INTRO]
-    placed = {name for names in PARTS.values() for name in names}
+    placed = {name for part in PARTS.values() for name in part}
     rest = tuple(sorted(set(pve_pybridge.__all__) - placed - HIDDEN))
-    for part, names in {**PARTS, "Further names": rest}.items():
-        if names:
+    for part, members in {**PARTS, "Further names": rest}.items():
+        if members:
             out.append(f"## {part}\n")
-            out += [entry(name, getattr(pve_pybridge, name), pve_pybridge) for name in names]
+            out += [entry(name, getattr(pve_pybridge, name), pve_pybridge) for name in members]
         if part == "The call":
             out.append(entry("Call", Call, pve_pybridge))
             out.append(entry("Completed", Completed, pve_pybridge))
@@ -100,7 +110,7 @@ def helpers() -> str:
 def entry(name: str, item: Any, home: ModuleType) -> str:
     """One public name, with its attributes and methods."""
     if not inspect.isclass(item):
-        if callable(item):
+        if inspect.isfunction(item):
             return method(home, name, item, "###")
         return f"### {name}\n\n{constant_doc(name)}\n"
     title = f"### {name}\n\n{bases(item)}{doc(item)}\n"
@@ -262,10 +272,11 @@ def doc(item: Any) -> str:
 
 
 def constant_doc(name: str) -> str:
-    """The string below a module's constant."""
-    tree = ast.parse(inspect.getsource(importlib.import_module("pve_pybridge.names")))
-    for node, after in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name:
+    """The string below a module's constant or type."""
+    tree = [node for module in (names, model) for node in ast.parse(inspect.getsource(module)).body]
+    for node, after in itertools.pairwise(tree):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(target is not None and ast.unparse(target) == name for target in targets):
             assert isinstance(after, ast.Expr)
             assert isinstance(after.value, ast.Constant)
             return _markdown(str(after.value.value))
