@@ -19,30 +19,21 @@ from typing import Any
 
 import pytest
 
-from bridge_util import GENUINE, PLUGINS, Node
-from pve_pybridge.testing.perl import PerlSession
+from bridge_util import PLUGINS, Node
 
 REAL_CONF = os.environ.get("PYRBD_CEPH_CONF")
 FSID = "1d9653a1-12da-4d62-af70-5ce4356aa32d"
 CFG = "my $cfg = PVE::Storage::config();"
 
-# PVE's RBD type owns the names of our options; the stand-in has no such type.
-OWNER = """
-    package PVE::Storage::Custom::OwnerOfNames;
-    use strict;
-    use warnings;
-    use base qw(PVE::Storage::Plugin);
-    sub api { return PVE::Storage::APIVER() }
-    sub type { return 'ownerofnames' }
-    sub plugindata { return { content => [{ images => 1 }, { images => 1 }] } }
-    sub properties {
-        my %string = map { $_ => { type => 'string' } }
-            qw(monhost pool data-pool namespace username keyring);
-        return { %string, krbd => { type => 'boolean' } };
-    }
-    sub options { return {} }
-    1;
-"""
+
+def fake_cluster(home: Path, etc: Path, namespaces: Sequence[str] = ()) -> None:
+    """An empty cluster for tests/fakes in *home*, and the file by which nodes know it."""
+    for directory in ("data", "sys", "dev"):
+        (home / directory).mkdir(parents=True)
+    fresh = {"images": {}, "maps": {}, "open": [], "next": 16, "fsid": FSID}
+    fresh |= {"pools": ["rbd", "data"], "namespaces": [*namespaces], "map_options": ["rxbounce"]}
+    (home / "state.json").write_text(json.dumps(fresh))
+    (etc / "ceph.conf").write_text(f"[global]\n\tfsid = {FSID}\n")
 
 
 class RbdNode(Node):
@@ -59,26 +50,11 @@ class RbdNode(Node):
 
     def start(self) -> None:
         """Make the fake cluster and serve the plugin on it."""
-        for directory in ("data", "sys", "dev"):
-            (self.home / directory).mkdir(parents=True)
-        fresh = {"images": {}, "maps": {}, "open": [], "next": 16, "fsid": FSID}
-        spaces = [self.pool] if self.namespace else []
-        fresh |= {"pools": ["rbd", "data"], "namespaces": spaces, "map_options": ["rxbounce"]}
-        (self.home / "state.json").write_text(json.dumps(fresh))
-        (self.etc / "ceph.conf").write_text(f"[global]\n\tfsid = {FSID}\n")
+        fake_cluster(self.home, self.etc, [self.pool] if self.namespace else [])
         self.env["FAKE_CEPH"] = str(self.home)
         self.serve(Path(__file__).parent / "plugins/pyrbd_fake.py")
         more = {"namespace": self.namespace} if self.namespace else {}
         self.add("krbd", "pyrbd", pool="rbd", content="images,rootdir", krbd=1, **more)
-
-    def session(self, env: Mapping[str, str] | None = None, **options: Any) -> PerlSession:
-        """With the owner of the option names, where the real one is missing."""
-        if not GENUINE:
-            file = self.base / "lib/PVE/Storage/Custom/OwnerOfNames.pm"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(OWNER)
-            options["lib"] = [self.base / "lib"]
-        return super().session(env, **options)
 
     # --- the cluster's side --------------------------------------------------------------------
 

@@ -106,7 +106,11 @@ def test_unknown_type_is_dropped_on_write(node: Node, open_session: SessionMaker
 @pytest.mark.parametrize(
     ("extra", "section"),
     [
-        ("sub server_name { return (server => {}) } sub properties { { server => {} } }", ""),
+        (
+            "sub server_name { return ('foo-server' => {}) }"
+            " sub properties { { 'foo-server' => {} } }",
+            "",
+        ),
         (
             "sub plugindata { { content => [{ images => 1 }, { images => 1 }] } }",
             "\tcontent iso\n",
@@ -341,7 +345,7 @@ def test_legacy_secrets_on_version_10(node: Node, open_session: SessionMaker) ->
 
 def test_delete(node: Node, open_session: SessionMaker) -> None:
     node.plugin("Foo", "foo")
-    node.plugin("Bar", "bar", "sub properties { { base => {} } } sub options { { base => {} } }")
+    node.plugin("Bar", "bar", "sub properties { {} } sub options { { base => {} } }")
     node.configure(SECTION + "bar: two\n\tbase one:vm-100-disk-0\n")
     session = open_session()
     refused = session.run(f"{CONFIG}->delete({{ storage => 'one' }})")

@@ -26,7 +26,8 @@ def known() -> set[str]:
     names |= {"delimiter", "dont_write_bytecode"}  # string.Template's, sys'
     names |= {"do_*", "log_message", "daemon_threads", "handle_starttag"}  # the library's own
     names |= {"toctrees"}  # Sphinx runs tools/site/conf.py
-    return names | {"operation", "guest_is_windows", "tb", "frame", "Py*", "pytestmark"}
+    names |= {"pytest*", "runtest", "reportinfo", "style"}  # pytest's
+    return names | {"operation", "guest_is_windows", "tb", "frame", "Py*"}
 
 
 def main() -> int:

@@ -4,15 +4,18 @@
 
 docs/methods.md    the method table, and the test that proves each row
 docs/checklist.md  the contract's checklist, and the tests that claim each statement
+docs/detection.md  the deliberate mistakes, and the statement that finds each
 docs/protocol.md   the tables between ``<!-- generated -->`` marks
 docs/index.md      the same: each reader's way, from tools/site/pages.py
 docs/sdk.md        every public name, by sdk_page.py
 man/, completions/ the manual page and bash completion, see command_docs.py
+statements.txt     the checklist for the installed conformance suite, which has no docs/
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import sys
 import tomllib
@@ -31,6 +34,7 @@ import pages
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+STATEMENTS = ROOT / "bridge/pve_pybridge/testing/conformance/statements.txt"
 HEAD = "<!-- Written by tools/generate_docs.py; edit its sources instead. -->\n\n"
 Claims = dict[str, dict[str, list[str]]]
 
@@ -60,6 +64,8 @@ def documents() -> dict[Path, str]:
         **command_docs.documents(),
         DOCS / "sdk.md": HEAD + sdk_page.page(),
         DOCS / "index.md": filled((DOCS / "index.md").read_text("utf-8"), {"paths": pages.paths()}),
+        DOCS / "detection.md": HEAD + detection_page(),
+        STATEMENTS: statements_file(),
     }
 
 
@@ -165,6 +171,43 @@ def checklist_page(claims: Claims) -> str:
             proofs = claims["contract"].get(number, [])
             shown = ", ".join(proofs[:3]) or f"not applicable: {excused.get(number, '?')}"
             lines.append(f"| {number} | {statement} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def detection_page() -> str:
+    """The wrong plugins of the tests, by the statement that has to find them."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    wrong = importlib.import_module("plugins.wrong")
+    for file in sorted(Path(wrong.__file__).parent.glob("[!_]*.py")):
+        importlib.import_module(f"plugins.wrong.{file.stem}")
+    found = sorted(wrong.MISTAKES, key=lambda mistake: (mistake.statement, mistake.text))
+    numbers = {mistake.statement for mistake in found}
+    lines = [
+        "# What the conformance suite finds",
+        "",
+        f"{len(found)} plugins with one deliberate mistake each, and the statement of",
+        "[the checklist](checklist.md) that finds it when [`pve-pybridge check`](check.md)",
+        f"tries the plugin; {len(numbers)} statements are concerned. `tests/test_detection.py`",
+        "tries them all, and shows that the correct plugins are blamed for nothing: `pydir`,",
+        "`pyloop`, `pynbd`, `pyrbd`, the examples of README and author's guide, and the plugin",
+        "that the wrong ones derive from.",
+        "",
+        "| Found by | Mistake | Plugin |",
+        "|---|---|---|",
+    ]
+    for mistake in found:
+        where = mistake.plugin.__module__.rpartition(".")[2]
+        name = f"{where}.{mistake.plugin.__name__}"
+        lines.append(f"| {mistake.statement} | {' '.join(mistake.text.split())} | `{name}` |")
+    return "\n".join(lines) + "\n"
+
+
+def statements_file() -> str:
+    """The checklist as plain lines: a group's name, then its statements."""
+    contract = (DOCS / "contract.md").read_text("utf-8")
+    lines = ["# Written by tools/generate_docs.py from docs/contract.md, section 9."]
+    for match in re.finditer(r"^(?:### ([A-Z]\. .*)|- (C-\d+ .*))$", contract, re.M):
+        lines.append(match[1] or match[2])
     return "\n".join(lines) + "\n"
 
 

@@ -104,8 +104,8 @@ clone_image                1 control l- refuse  scalar str       scfg storeid vo
 create_base                1 control l- refuse  scalar str       storeid scfg volname:str
 free_image                 1 control l- refuse  scalar cleanup   storeid scfg volname:str is_base:bool? format:str?
 free_image_cleanup         1 long    -- refuse  scalar none      storeid scfg data:map
-list_images                1 query   rs refuse  scalar volumes   storeid scfg vmid:int? vollist:strlist? cache
-list_volumes               3 query   rs inherit scalar volumes   storeid scfg vmid:int? content_types:strlist
+list_images                1 query   -r refuse  scalar volumes   storeid scfg vmid:int? vollist:strlist? cache
+list_volumes               3 query   -r inherit scalar volumes   storeid scfg vmid:int? content_types:strlist
 volume_size_info           1 query   -r refuse  first  sizeinfo  scfg storeid volname:str timeout:number?
 volume_resize              1 control -- refuse  scalar none      scfg storeid volname:str size:int running:bool? snapname:str?@15
 rename_volume             10 control l- refuse  scalar volid     scfg storeid source_volname:str target_vmid:int target_volname:str?

@@ -11,11 +11,13 @@ works everywhere.  Raise ``StorageError`` for what an administrator should read.
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final, TypeVar
 
 from .config import ConfigT, StorageConfig
-from .model import Status, VolumeName
+from .errors import StorageError
+from .model import Status, Volume, VolumeName
 from .names import BLOCK_NAMES, NamePattern, Rule, parse_volname
 from .storage import Storage
 from .volume_methods import Answer, VolumeMethods, absent
@@ -120,6 +122,30 @@ class StoragePlugin(VolumeMethods[ConfigT]):
     def get_formats(self, storage: Storage[ConfigT]) -> Answer[Sequence[str]]:
         """Formats of this storage, the default one first; without it: ``formats``.  APIVER 12."""
         absent()
+
+    def select(
+        self,
+        storage: Storage[ConfigT],
+        volumes: Iterable[Volume],
+        vmid: int | None,
+        vollist: Sequence[str] | None,
+    ) -> list[Volume]:
+        """Of all *volumes*, those that ``list_images`` was asked for: *vollist* decides alone.
+
+        A volume's owner is taken from its name where ``vmid`` is not set; names that aren't PVE's
+        are left out (C-046, C-047, C-050).
+        """
+        found = []
+        for volume in volumes:
+            try:
+                owner = volume.vmid or self.parse_volname(volume.volname).vmid
+            except StorageError:
+                continue
+            if vollist is None and vmid not in (None, owner):
+                continue
+            if vollist is None or storage.volid(volume.volname) in vollist:
+                found.append(volume if volume.vmid else replace(volume, vmid=owner))
+        return found
 
     # --- storage -------------------------------------------------------------------------------
 

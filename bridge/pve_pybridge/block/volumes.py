@@ -72,15 +72,9 @@ class Volumes(Attaching[ConfigT]):
             parsed = self._parsed(volume)
             if parsed is None:
                 continue
-            volname = f"{volume.base}/{volume.name}" if volume.base else volume.name
-            if vollist is not None:
-                if storage.volid(volname) not in vollist:
-                    continue
-            elif vmid is not None and parsed.vmid != vmid:
-                continue
             found.append(
                 Volume(
-                    volname=volname,
+                    volname=f"{volume.base}/{volume.name}" if volume.base else volume.name,
                     format="raw",
                     size=volume.size,
                     vmid=parsed.vmid,
@@ -89,7 +83,7 @@ class Volumes(Attaching[ConfigT]):
                     ctime=volume.ctime,
                 )
             )
-        return found
+        return self.select(storage, found, vmid, vollist)
 
     def volume_size_info(
         self, storage: Storage[ConfigT], volname: str, timeout: Seconds | None = None

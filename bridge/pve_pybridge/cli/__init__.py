@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "enable": "plugins",
     "disable": "plugins",
     "doctor": "doctor",
+    "check": "check",
     "stats": "stats",
     "top": "stats",
 }

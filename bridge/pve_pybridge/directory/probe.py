@@ -46,8 +46,9 @@ def ask(about: str, question: Callable[[], T]) -> T:
             if _asking.get(about) is threading.current_thread():
                 del _asking[about]
 
-    thread = _asking[about] = threading.Thread(target=run, name=f"probe {about}", daemon=True)
+    thread = threading.Thread(target=run, name=f"probe {about}", daemon=True)
     thread.start()
+    _asking[about] = thread  # started: others may join it; if it's over already, that's at once
     thread.join(PATIENCE_SECONDS)
     if errors:
         raise errors[0]

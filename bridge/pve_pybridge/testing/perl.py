@@ -80,9 +80,9 @@ def is_genuine() -> bool:
 def _shim_dir() -> Path:
     if given := os.environ.get("PVE_PYBRIDGE_PERL_DIR"):
         return Path(given)
-    # testing → pve_pybridge → bridge → the checkout
-    checkout = _HERE.parent.parent.parent / "perl"
-    return checkout if checkout.is_dir() else Path("/usr/share/perl5")
+    # a link to perl/ in a checkout, a copy of it in an installed package
+    own = _HERE / "shim"
+    return own if own.is_dir() else Path("/usr/share/perl5")
 
 
 def perl_include_dirs() -> list[Path]:

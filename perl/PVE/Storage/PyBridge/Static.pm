@@ -45,7 +45,8 @@ sub parser ($manifest) {
             $memo{$volname} = $answer;
             return @$answer;
         }
-        die "unable to parse $type volume name '" . ($volname // '') . "'\n";
+        my $shown = ($volname // '') =~ s/[[:cntrl:]]/?/gr; # an error is one line (C-020)
+        die "unable to parse $type volume name '$shown'\n";
     };
 }
 

@@ -23,9 +23,27 @@ sub plugindata {
     };
 }
 
+# What PVE's other types own (contract 1.4): plugins may use these names, but not define them.
+my %owned_by_others = (
+    boolean =>
+        [qw(krbd fuse saferemove tagged_only nocow sparse nowritecache skip-cert-verification)],
+    string => [
+        qw(server export share domain smbversion password username monhost pool data-pool),
+        qw(namespace authsupported keyring fs-name target portal vgname base),
+        qw(saferemove-stepsize saferemove_throughput thinpool blocksize mountpoint),
+        qw(iscsiprovider comstar_tg comstar_hg lio_tpg zfs-base-path datastore fingerprint),
+        qw(encryption-key master-pubkey),
+    ],
+);
+
 sub properties {
     my $boolean = { type => 'boolean' };
+    my %others;
+    for my $type (keys %owned_by_others) {
+        $others{$_} = { type => $type } for @{ $owned_by_others{$type} };
+    }
     return {
+        %others,
         path => { type => 'string', format => 'pve-storage-path' },
         mkdir => $boolean,
         'create-base-path' => $boolean,
