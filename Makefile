@@ -1,13 +1,14 @@
 # SPDX-FileCopyrightText: 2026 pve-pybridge contributors
 # SPDX-License-Identifier: Apache-2.0
 
-.PHONY: help demo test check docs site stress ceph-test clean
+.PHONY: help demo test check docs site bench stress ceph-test clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    PVE's storage calls arriving in a Python plugin, step by step"
 	@echo "make test    the test suite (tox: every Python found from 3.11 on)"
 	@echo "make check   format, lint, types, layering, spelling, generated documents"
+	@echo "make bench   what a call costs, side by side with the least it could (BENCH=--short: a minute)"
 	@echo "make stress  faults and load in full: kills, mutated frames, hangs, restarts, soak"
 	@echo "make ceph-test  pyrbd against a throw-away Ceph cluster on the loopback interface"
 	@echo "make docs    write the generated parts of docs/ anew, drawings included"
@@ -38,6 +39,10 @@ site:
 stress:
 	@tools/setup run dev
 	@cd tests && ../.venv/bin/python -W error -m stress $(STRESS)
+
+bench:
+	@tools/setup run bench
+	@.venv/bin/python -m benchmarks $(BENCH)
 
 ceph-test:
 	@tools/setup run dev

@@ -1,0 +1,155 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The node that is measured: manifests, storages, the plugin server and the references."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pve_pybridge import manifest
+from pve_pybridge.loader import load
+from pve_pybridge.testing import perl
+
+HERE: Final = Path(__file__).resolve().parent
+ROOT: Final = HERE.parent
+REFERENCES: Final = HERE / "references"
+PERL: Final = HERE / "perl"
+PLUGINS: Final = [
+    HERE / "plugin.py",
+    *(ROOT / "python_plugins" / f"{name}.py" for name in ("pydir", "pyloop", "pynbd", "pyrbd")),
+]
+STORAGES: Final = 50
+
+
+class Stage:
+    """Everything lives in one directory and ends with it."""
+
+    def __init__(self, base: Path, short: bool):
+        self.base = base
+        self.short = short
+        self.run = base / "run"
+        self.manifests = base / "plugins.d"
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+            "PYTHONPYCACHEPREFIX": str(base / "pycache"),  # a package comes compiled
+            "PYTHONPATH": f"{ROOT / 'bridge'}:{ROOT}",
+            "PVE_PYBRIDGE_ETC_PVE": str(base / "etc-pve"),
+            "PVE_PYBRIDGE_MANIFESTS": str(self.manifests),
+            "PVE_PYBRIDGE_RUN": str(self.run),
+            "PVE_STANDIN_LOCK_DIR": str(base / "lock"),
+        }
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        for name in ("etc-pve", "plugins.d", "lock", "run"):
+            (self.base / name).mkdir(mode=0o700)
+        for plugin in PLUGINS:
+            facts = manifest.build(load(str(plugin)))
+            (self.manifests / f"{facts['type']}.json").write_text(json.dumps(facts))
+        (self.base / "etc-pve/storage.cfg").write_text(_storages())
+        self.server = self.serve(PLUGINS[0], "bench")
+        self._start([sys.executable, str(REFERENCES / "floor.py")], "floor")
+        self.has_echo = self._echo()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def serve(self, plugin: Path, type_: str) -> subprocess.Popen[bytes]:
+        """A plugin's server, as systemd would start it."""
+        command = [sys.executable, "-m", "pve_pybridge", "serve", str(plugin)]
+        return self._start([*command, "--socket"], type_)
+
+    def _start(self, command: Sequence[str], name: str) -> subprocess.Popen[bytes]:
+        path = self.run / f"{name}.sock"
+        with (self.base / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [*command, str(path)],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._stack.callback(process.wait)
+        self._stack.callback(process.terminate)
+        ends = time.monotonic() + 20
+        while not path.exists():
+            if process.poll() is not None or time.monotonic() > ends:
+                raise RuntimeError((self.base / f"{name}.log").read_text() or f"no {name}")
+            time.sleep(0.01)
+        return process
+
+    def _echo(self) -> bool:
+        compiler = shutil.which("cc")
+        if compiler is None:
+            return False
+        binary = self.base / "echo"
+        subprocess.run([compiler, "-O2", "-o", binary, REFERENCES / "echo.c"], check=True)
+        self._start([str(binary)], "echo")
+        return True
+
+    def perl(self, *script: str, shim: bool = True) -> list[str]:
+        """The command line of a PVE process, without the shim when that is asked."""
+        command = [*perl._command((PERL, REFERENCES, REFERENCES / "lib"), True)[:-1], *script]
+        shims = {f"-I{ROOT / 'perl'}"}
+        return command if shim else [word for word in command if word not in shims]
+
+    def worker(self) -> Worker:
+        """A new measuring process."""
+        return Worker(self)
+
+
+class Worker:
+    """A PVE process that takes jobs; see worker.pl."""
+
+    def __init__(self, stage: Stage):
+        spawn = [sys.executable, str(REFERENCES / "spawn.py")]
+        self._process = subprocess.Popen(
+            stage.perl(str(PERL / "worker.pl"), str(stage.run), *spawn),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=stage.env,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._process.communicate()
+
+    def do(self, do: str, /, **job: object) -> Any:
+        """The result of one job."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"do": do, **job}) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline() or '{"error": "worker died"}')
+        if "error" in answer:
+            raise RuntimeError(f"{do} {job}: {answer['error']}")
+        return answer["result"]
+
+
+def _storages() -> str:
+    """Fifty storages of the bridge and of each in-process reference."""
+    counts = {"bridge": STORAGES, "native": STORAGES, "spawn": 1}
+    types = {"bridge": "bench", "native": "benchnative", "spawn": "benchspawn"}
+    return "".join(
+        f"{types[name]}: {name}{n}\n\tcontent images\n\n"
+        for name, count in counts.items()
+        for n in range(1, count + 1)
+    )
