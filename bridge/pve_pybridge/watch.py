@@ -4,6 +4,10 @@
 
 One thread for all calls of a server; it sleeps while nothing runs.  A plugin's thread can't be
 interrupted, so when a call's time is up the watcher answers in its place and closes the connection.
+
+Most calls are over before anybody could look.  A thread that woke for each of them would compete
+with it for the interpreter (seen: 190 µs a call instead of 140), so only those that have run for
+SETTLE_SECONDS are looked at.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from .storage import Call
 
 ALIVE_SECONDS: Final = 5.0
 WATCH_MILLISECONDS: Final = 200
+SETTLE_SECONDS: Final = 0.1
 
 
 class Line(Protocol):
@@ -92,10 +97,15 @@ class Watcher:
                 self._wake.clear()
                 if not self._running:
                     self._wake.wait()
-            self._look()
+                time.sleep(SETTLE_SECONDS)
+            settled = time.monotonic() - SETTLE_SECONDS
+            if calls := [running for running in self.calls() if running.started <= settled]:
+                self._look(calls)
+            else:
+                time.sleep(SETTLE_SECONDS)
 
-    def _look(self) -> None:
-        calls = {running.line.fileno(): running for running in self.calls()}
+    def _look(self, settled: list[Running]) -> None:
+        calls = {running.line.fileno(): running for running in settled}
         calls.pop(-1, None)
         poll = select.poll()
         for fd, running in calls.items():
