@@ -82,7 +82,8 @@ def decode(payload: bytes) -> tuple[str, dict[str, Any]]:
         raise ProtocolError(f"frame is no msgpack: {str(err) or type(err).__name__}") from None
     if not isinstance(message, list) or not message or not isinstance(message[0], bytes | str):
         raise ProtocolError("frame is no array that starts with its kind")
-    kind = text(message[0])
+    kind = message[0]
+    kind = kind if type(kind) is str else text(kind)
     names = FIELDS.get(kind)
     if names is None:
         raise ProtocolError(f"unknown kind of frame {kind[:40]!r}")

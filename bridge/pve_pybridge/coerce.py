@@ -58,7 +58,13 @@ def plain(value: object) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     if isinstance(value, dict):
-        return {text(key): plain(item) for key, item in value.items()}
+        return {
+            # most are bytes: in line, as a call for each takes as long as all the rest
+            (key.decode("utf-8", "surrogateescape") if type(key) is bytes else text(key)): (
+                item.decode("utf-8", "surrogateescape") if type(item) is bytes else plain(item)
+            )
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [plain(item) for item in value]
     return value

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from . import codec
 from .callers import Callers
@@ -32,6 +32,9 @@ from .watch import Running, Watcher
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+MAX_SECTIONS: Final = 256
+"""Storages whose sections a connection remembers."""
 
 
 class Service(Protocol):
@@ -66,6 +69,7 @@ class Connection:
         self._state = threading.Lock()
         self._idle = False
         self._caller = Caller()
+        self._sections: dict[str, tuple[object, dict[str, Any]]] = {}
 
     def fileno(self) -> int:
         """The socket's descriptor, -1 once closed."""
@@ -241,7 +245,8 @@ class Connection:
         """The frame that ends a call, whatever happens in it."""
         try:
             args = {text(name): value for name, value in fields["args"].items()}
-            value, extra = self._server.call(call, storeid, mapping(fields["scfg"]), args)
+            scfg = self._section(storeid, fields["scfg"])
+            value, extra = self._server.call(call, storeid, scfg, args)
             told = {"result": value, **({"extra": extra} if extra else {})}
             return codec.encode("result", number, value, extra), told
         except DeadlineExceeded as err:
@@ -249,6 +254,19 @@ class Connection:
         except BaseException as err:  # the thread must answer: a plugin may even raise SystemExit
             error = error_of(err, call, self._server.host.type, draining=self.draining)
             return codec.encode("error", number, error), {"error": error}
+
+    def _section(self, storeid: str, received: object) -> dict[str, Any]:
+        """A storage's section as text; the same object as long as the same one is received.
+
+        A caller asks one storage several times.  Comparing takes 0.2 µs, converting 10, and the
+        host knows by the identity that the typed configuration is the same, too (15 µs).
+        """
+        known = self._sections.get(storeid)
+        if known is None or known[0] != received:
+            if len(self._sections) >= MAX_SECTIONS:
+                self._sections.clear()
+            known = self._sections[storeid] = (received, mapping(received))
+        return known[1]
 
     def _late_frame(self, number: int, method: str, storeid: str, limit: float | None) -> bytes:
         """What a caller gets when the time is up: the last known status, else an error."""

@@ -24,6 +24,8 @@ class FrameSocket:
     def __init__(self, sock: socket.socket):
         self._sock = sock
         self._send_lock = threading.Lock()
+        self._hangup = select.poll()
+        self._hangup.register(sock, 0)  # POLLHUP is always told
 
     def fileno(self) -> int:
         """The socket's descriptor, -1 once closed."""
@@ -40,9 +42,7 @@ class FrameSocket:
 
     def hung_up(self) -> bool:
         """Whether the peer has closed its end completely."""
-        poll = select.poll()
-        poll.register(self._sock, 0)  # POLLHUP is always told
-        return bool(poll.poll(0))
+        return bool(self._hangup.poll(0))
 
     def check_peer(self) -> None:
         """Only root and our own user may call (D13), whatever the socket's mode says."""

@@ -9,7 +9,6 @@ keeps to the plugin's declared concurrency and undoes what a failed call left be
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import logging
@@ -19,7 +18,7 @@ from typing import Any, Final, Protocol
 
 from . import advice, manifest, secrets
 from .coerce import FILLED, argument
-from .config import options_of
+from .config import StorageConfig, options_of
 from .errors import (
     KINDS,
     Cancelled,
@@ -37,6 +36,7 @@ from .storage import Call, Storage
 logger = logging.getLogger(__name__)
 
 _UPDATE_HOOKS: Final = ("on_update_hook", "on_update_hook_full")
+_MAX_CONFIGS: Final = 1024
 _MAYBE_NONE: Final = frozenset({"map_volume", "volume_import"})
 """Methods that may leave the name they are asked for to PVE."""
 
@@ -85,6 +85,10 @@ class Host:
         """Names of the secret properties."""
         self._parameters: dict[str, frozenset[str]] = {}
         self._locks: dict[str, threading.Lock] = {}
+        self._limits = {
+            row.name: self.plugin.deadlines.get(row.name, row.limit) for row in METHODS.values()
+        }
+        self._configs: dict[str, tuple[Mapping[str, Any], StorageConfig]] = {}
 
     def facts(self) -> Mapping[str, object]:
         """The plugin's manifest."""
@@ -92,8 +96,7 @@ class Host:
 
     def limit(self, method: str) -> float | None:
         """Seconds until the caller of *method* gets an answer; None: no limit."""
-        row = METHODS.get(method)
-        return self.plugin.deadlines.get(method, row.limit if row else None)
+        return self._limits.get(method)
 
     def shared(self, method: str) -> bool:
         """Whether identical calls of *method* are answered by one run."""
@@ -114,7 +117,7 @@ class Host:
         storage = Storage(
             storeid=storeid,
             type=self.type,
-            config=self._config.from_scfg(storeid, self.type, scfg),
+            config=self._typed(storeid, scfg),
             scfg=scfg,
             call=call,
         )
@@ -126,6 +129,18 @@ class Host:
                 raise Cancelled  # whatever was made, nobody would know of it
             call.undo.pop_all()
         return encoded, extra
+
+    def _typed(self, storeid: str, scfg: Mapping[str, Any]) -> StorageConfig:
+        """The typed section; frozen, so that calls with the same section can share it."""
+        known = self._configs.get(storeid)
+        if known is None or known[0] is not scfg:
+            if len(self._configs) >= _MAX_CONFIGS:
+                self._configs.clear()
+            known = self._configs[storeid] = (
+                scfg,
+                self._config.from_scfg(storeid, self.type, scfg),
+            )
+        return known[1]
 
     def _run(
         self, row: Method, storage: Storage[Any], kwargs: dict[str, Any]
@@ -194,6 +209,8 @@ class Host:
         accepted = self._accepted(name, method)
         value = method(storage, **{k: v for k, v in kwargs.items() if k in accepted})
         if inspect.isawaitable(value):
+            import asyncio  # noqa: PLC0415  50 ms and 5 MiB for the few that are async
+
             value = asyncio.run(_await(value))
         return value
 
@@ -250,14 +267,22 @@ def _expect_answer(row: Method, value: object) -> None:
         raise TypeError("must be str, not NoneType")
 
 
+_ON_WIRE: Final = {
+    row.name: [arg for arg in row.args if arg.on_wire and arg.name != "scfg"]
+    for row in METHODS.values()
+}
+_DESCRIPTORS: Final = {
+    row.name: [arg.name for arg in row.args if arg.type == "fd"] for row in METHODS.values()
+}
+
+
 def _arguments(row: Method, args: Mapping[str, Any], storage: Storage[Any]) -> dict[str, Any]:
     """The keyword arguments of a method, typed by its row."""
     kwargs: dict[str, Any] = {}
-    for arg in row.args:
-        if arg.on_wire and arg.name != "scfg":
-            kwargs[arg.name] = _argument(row, arg, args)
-        elif arg.type == "fd":
-            kwargs[arg.name] = storage.call.fd
+    for arg in _ON_WIRE[row.name]:
+        kwargs[arg.name] = _argument(row, arg, args)
+    for name in _DESCRIPTORS[row.name]:
+        kwargs[name] = storage.call.fd
     if "hints" in kwargs:
         kwargs["hints"] = Hints(kwargs["hints"], storage.host)
     storage.call.volname = kwargs.get("volname", "")

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 
 from .errors import KINDS, Cancelled, StorageError, one_line
 from .host import WrongAnswer, describe
@@ -27,7 +27,7 @@ def _message(err: BaseException, call: Call, type_: str, draining: bool) -> str:
     if isinstance(err, Cancelled):
         why = "the plugin server ends" if draining else "its caller went away"
         return f"{call.method}: cancelled, because {why}"
-    number = secrets.token_hex(4)
+    number = os.urandom(4).hex()
     logger.error("call %s: %s failed", number, call.method, exc_info=err)
     if isinstance(err, WrongAnswer):
         return one_line(f"plugin '{type_}', {err} (call {number} in its log)")
