@@ -132,7 +132,8 @@ sub encode ($message) {
 use constant MAX_SMALL => 1024;
 my $SMALL = do {
     my $lengths = sub ($first, $last, $unit, $each = 1) {
-        return join('|', map { sprintf('\x%02x%s{%d}', $first + $_, $unit, $each * $_) } 0 .. $last);
+        return
+            join('|', map { sprintf('\x%02x%s{%d}', $first + $_, $unit, $each * $_) } 0 .. $last);
     };
     my ($strings, $maps, $lists) =
         ($lengths->(0xa0, 31, '.'), $lengths->(0x80, 15, '(?1)', 2), $lengths->(0x90, 15, '(?1)'));

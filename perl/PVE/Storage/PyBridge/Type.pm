@@ -110,10 +110,10 @@ sub make_static ($manifest, $name, $row, $parse) {
         };
     }
     my $rules = $manifest->{rules}->{$name} // [];
+    my $answerer = PVE::Storage::PyBridge::Static::answerer($rules, $row, $parse);
     return sub {
         my ($class, @args) = @_;
-        my $facts = PVE::Storage::PyBridge::Static::facts($row, $parse, \@args);
-        my $answer = PVE::Storage::PyBridge::Static::answer($rules, $facts);
+        my $answer = $answerer->(\@args);
         return @{ $answer // [] } if $row->{context} eq 'list';
         return $answer ? 1 : 0 if $row->{result} eq 'bool';
         return $answer;
