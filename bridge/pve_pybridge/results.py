@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any, Final
 
 from .model import PruneEntry, SnapshotInfo, Status, Volume, VolumeSize
@@ -89,40 +90,67 @@ def _sizeinfo(value: object) -> list[object]:
     return [_bytes("size", value.size), value.format, value.used, raw(value.parent), value.ctime]
 
 
-_VOLUME_FIELDS: Final = tuple(
-    (field.name, field.name.replace("_", "-") if field.name == "approximate_size" else field.name)
-    for field in fields(Volume)
-    if field.name != "volname"
-)
+_FIELDS: Final = tuple(field.name for field in fields(Volume) if field.name != "volname")
+_VALUES: Final = attrgetter("volname", *_FIELDS)
 _TEXT_FIELDS: Final = frozenset({"notes"})
 _INT_FIELDS: Final = frozenset({"size", "approximate_size", "vmid", "used", "ctime"})
+_SIMPLE: Final[dict[tuple[type, ...], tuple[tuple[int, str], ...]]] = {}
+"""Types of a volume's values → place and key of those that go as they are, when all of them do."""
 
 
 def _volumes(value: object, storeid: str) -> list[dict[str, object]]:
-    """Rows in PVE's form: ``volid`` with the storage ID, absent keys for what isn't known."""
+    """Rows in PVE's form: ``volid`` with the storage ID, absent keys for what isn't known.
+
+    The volumes of one list are mostly alike, so a look at the types of all values decides at once
+    (2 µs a row) what a look at each value would (6 µs); a storage may have 100,000 of them.
+    """
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise TypeError(f"must be a list of Volume, not {type(value).__name__}")
     rows = []
     for volume in value:
         if not isinstance(volume, Volume):
             raise TypeError(f"must be a list of Volume, but holds {type(volume).__name__}")
-        row: dict[str, object] = {"volid": raw(f"{storeid}:{_checked(volume.volname)}")}
-        for name, key in _VOLUME_FIELDS:
-            item = getattr(volume, name)
-            if item is None:
-                continue
-            if name in _INT_FIELDS and not isinstance(item, int):
-                what = f"'{name}' of '{volume.volname}'"
-                raise TypeError(f"{what} must be int, not {type(item).__name__}")
-            if isinstance(item, str):
-                row[key] = item if name in _TEXT_FIELDS else raw(item)
-            elif isinstance(item, bool | int):
-                row[key] = int(item)
-            else:  # to_json knows no msgpack booleans (V10)
-                inner = nested(item)
-                row[key] = {k: int(v) if isinstance(v, bool) else v for k, v in inner.items()}
+        values = _VALUES(volume)
+        simple = _SIMPLE.get(tuple(map(type, values)))
+        volid = f"{storeid}:{values[0]}"
+        if simple is None or not volid.isascii():
+            rows.append(_row(volume, storeid))
+            continue
+        row: dict[str, object] = {"volid": volid}
+        for at, key in simple:
+            row[key] = values[at]
         rows.append(row)
     return rows
+
+
+def _row(volume: Volume, storeid: str) -> dict[str, object]:
+    """One row, looked at value by value; remembers whether its kind is a simple one."""
+    row: dict[str, object] = {"volid": raw(f"{storeid}:{_checked(volume.volname)}")}
+    simple = True
+    for name in _FIELDS:
+        item = getattr(volume, name)
+        if item is None:
+            continue
+        if name in _INT_FIELDS and not isinstance(item, int):
+            what = f"'{name}' of '{volume.volname}'"
+            raise TypeError(f"{what} must be int, not {type(item).__name__}")
+        key = name.replace("_", "-")
+        simple = simple and (type(item) is int or name == "format")
+        if isinstance(item, str):
+            row[key] = item if name in _TEXT_FIELDS else raw(item)
+        elif isinstance(item, bool | int):
+            row[key] = int(item)
+        else:  # to_json knows no msgpack booleans (V10)
+            inner = nested(item)
+            row[key] = {k: int(v) if isinstance(v, bool) else v for k, v in inner.items()}
+    if simple and volume.format.isascii():
+        values = _VALUES(volume)
+        kinds = tuple(map(type, values))
+        named = enumerate(("", *_FIELDS))
+        _SIMPLE[kinds] = tuple(
+            (at, name.replace("_", "-")) for at, name in named if at and values[at] is not None
+        )
+    return row
 
 
 def _snapinfo(value: object, storeid: str) -> dict[str, dict[str, object]]:
