@@ -54,12 +54,15 @@ TYPES: Final[dict[str, tuple[type, ...]]] = {
 
 def encode(kind: str, *values: object) -> bytes:
     """One frame; ProtocolError when it would exceed the limit."""
-    payload: bytes = msgpack.packb([kind, *values], unicode_errors="surrogateescape")
+    packer = msgpack.Packer(autoreset=False, unicode_errors="surrogateescape")
+    packer.pack([kind, *values])
+    payload = packer.getbuffer()  # a view: the payload of a long list is copied once only
     if len(payload) > MAX_FRAME:
         raise ProtocolError(
             f"{kind} frame of {len(payload)} bytes exceeds the limit of {MAX_FRAME}"
         )
-    return HEADER.pack(len(payload)) + payload
+    frame: bytes = HEADER.pack(len(payload)) + payload
+    return frame
 
 
 def decode_length(header: bytes) -> int:

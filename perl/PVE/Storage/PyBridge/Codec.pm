@@ -12,7 +12,6 @@ use v5.36;
 
 use Data::MessagePack;
 use JSON ();
-use POSIX ();
 use Scalar::Util qw(looks_like_number reftype);
 
 use constant MAX_FRAME => 64 * 1024 * 1024;
@@ -64,8 +63,14 @@ sub kib ($value) {
     return undef if !defined($value);
     my $copy = "$value";
     return $copy * 1024 if $copy =~ /\A[0-9]{1,15}\z/ && $copy == $value;
-    return POSIX::ceil($value * 1024) if $copy =~ /\A[0-9]+(?:\.[0-9]+)?(?:e\+?[0-9]+)?\z/i;
+    return ceil($value * 1024) if $copy =~ /\A[0-9]+(?:\.[0-9]+)?(?:e\+?[0-9]+)?\z/i;
     return $copy;
+}
+
+# POSIX has one, but takes 3 ms to load.
+sub ceil ($number) {
+    my $whole = int($number);
+    return $whole < $number ? $whole + 1 : $whole;
 }
 
 # Any structure of plain data; what can't cross (code, handles, objects) is left out (V3, V10).
@@ -162,7 +167,7 @@ sub decode ($buffer) {
     my ($clean) = $length < MAX_SMALL ? $payload =~ $SMALL : ();
     if (!defined($clean)) {
         ($payload) = $payload =~ /\A(.*)\z/s if ${^TAINT};
-        $clean = $payload if sound(\$payload);
+        $clean = $payload if complete(\$payload);
     }
     my $message = eval { defined($clean) && $packer->unpack($clean) };
     die { lost => 1, message => 'answer is no msgpack array' }
@@ -172,17 +177,7 @@ sub decode ($buffer) {
 
 # Data::MessagePack makes room for as many elements as a header claims, so a broken one could end the
 # process for want of memory, and it never frees what it had read of an incomplete message. So look
-# first: closely at what has few values, for claims beyond reason in what has many.
-sub sound ($payload) {
-    my $verdict = complete($payload, 2000);
-    return $verdict if defined($verdict);
-    my $length = length($$payload);
-    while ($$payload =~ /[\xdd\xdf](....)/gs) { # 32-bit counts; or part of a string
-        return complete($payload) if unpack('N', $1) > $length;
-        pos($$payload) -= 4;
-    }
-    return 1;
-}
+# first whether it is complete.
 
 # By first byte: how many bytes follow; how many values; format and size of a count, and what it
 # counts: bytes (0), values (1) or pairs (2).
@@ -194,14 +189,20 @@ my (@BYTES, @VALUES, @COUNT);
 @COUNT[0xc4 .. 0xc6, 0xd9 .. 0xdb] = map { [@$_, 0] } (['C', 1], ['n', 2], ['N', 4]) x 2;
 @COUNT[0xdc .. 0xdf] = (['n', 2, 1], ['N', 4, 1], ['n', 2, 2], ['N', 4, 2]);
 
-# Whether it is exactly one value; undef when it has more parts than we want to look at.
-sub complete ($payload, $limit = undef) {
+# Whether it is exactly one value.
+sub complete ($payload) {
     my ($at, $end, $needed) = (0, length($$payload), 1);
     while ($needed) {
         return 0 if $needed > $end - $at; # each takes a byte at least
-        return undef if defined($limit) && !$limit--;
-        my $byte = vec($$payload, $at++, 8);
-        $at += $BYTES[$byte] // 0;
+        my $byte = vec($$payload, $at, 8);
+        if ($byte > 0x80 && $byte < 0x90 && $end > MAX_SMALL) {
+            my ($row, $before) = (row($byte), $needed);
+            pos($$payload) = $at;
+            $needed-- while $needed && $$payload =~ /$row/gc;
+            $at = pos($$payload);
+            next if $needed < $before;
+        }
+        $at += 1 + ($BYTES[$byte] // 0);
         $needed += ($VALUES[$byte] // 0) - 1;
         my $count = $COUNT[$byte] or next;
         my ($format, $size, $each) = @$count;
@@ -211,6 +212,20 @@ sub complete ($payload, $limit = undef) {
         $needed += $each * $number;
     }
     return $at == $end;
+}
+
+# One row of a list, a map with this first byte of numbers and strings below 256 bytes: 1 us where the
+# walk takes 6. Alternatives that all begin with fixed bytes are one step for Perl.
+sub row ($byte) {
+    state @known;
+    return $known[$byte] //= do {
+        my %rest = map { (chr($_) => $BYTES[$_] // 0) }
+            grep { !$VALUES[$_] && !$COUNT[$_] } 0 .. 0x7f, 0xa0 .. 0xff;
+        $rest{ "\xd9" . chr($_) } = $_ for 0 .. 255;
+        my $value = join('|', map { quotemeta($_) . ".{$rest{$_}}" } sort keys %rest);
+        my ($map, $count) = (quotemeta(chr($byte)), 2 * ($byte - 0x80));
+        qr/\G$map(?>$value){$count}/s;
+    };
 }
 
 1;
