@@ -23,7 +23,7 @@ def known() -> set[str]:
         for item in vars(module).values():
             if dataclasses.is_dataclass(item):
                 names |= {field.name for field in dataclasses.fields(item)}
-    names |= {"delimiter", "dont_write_bytecode"}  # string.Template's, sys'
+    names |= {"__getattr__", "delimiter", "dont_write_bytecode"}  # read by Python itself
     names |= {"do_*", "log_message", "daemon_threads", "handle_starttag"}  # the library's own
     names |= {"toctrees"}  # Sphinx runs tools/site/conf.py
     names |= {"pytest*", "runtest", "reportinfo", "style"}  # pytest's

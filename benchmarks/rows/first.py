@@ -15,7 +15,7 @@ from ..stage import PERL, Stage
 
 def measure(stage: Stage) -> Iterator[Outcome]:
     """Inside a PVE process, and as a process of nothing else."""
-    rounds = 15 if stage.short else 100
+    rounds = 15 if stage.short else 40
     who = ("bridge", "modules")
     inside: dict[str, list[float]] = {name: [] for name in who}
     with stage.worker() as worker:  # a fork of it has PVE's modules, but none of the shim's own

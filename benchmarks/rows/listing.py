@@ -34,7 +34,7 @@ def measure(stage: Stage) -> Iterator[Outcome]:
     yield from _memory(stage, COUNTS[-1])
     points: dict[str, list[tuple[float, float]]] = {"bridge": [], "floor": []}
     for count in COUNTS:
-        rounds = min(100, max(3, (50_000 if stage.short else 1_000_000) // count))
+        rounds = min(100, max(3, (50_000 if stage.short else 400_000) // count))
         with stage.worker() as worker:
             taken = worker.do(
                 "time", what=f"listing-{count}", who=["bridge", "floor"], rounds=rounds, calls=1

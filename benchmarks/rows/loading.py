@@ -19,7 +19,7 @@ from ..stage import PLUGINS, Stage
 
 def measure(stage: Stage) -> Iterator[Outcome]:
     """Pairs of fresh processes."""
-    rounds = 5 if stage.short else 60
+    rounds = 5 if stage.short else 30
     load = ["-e", "use PVE::Storage;"]
     pair = [stage.perl(*load), stage.perl(*load, shim=False)]
     taken: list[list[float]] = [[], []]

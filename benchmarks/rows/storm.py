@@ -16,7 +16,7 @@ AT_ONCE = 32
 
 def measure(stage: Stage) -> Iterator[Outcome]:
     """Each guest in a fresh process; the bridge's part is what native doesn't need."""
-    guests, spawned = (40, 10) if stage.short else (200, 200)
+    guests, spawned = (40, 10) if stage.short else (200, 60)
     rounds = 2 if stage.short else 5
     taken: dict[str, list[float]] = {"bridge": [], "native": [], "spawn": []}
     cpu: dict[str, list[float]] = {"bridge": [], "native": []}

@@ -18,7 +18,7 @@ WIDTHS: Final = (1, 8, 64, 256)
 
 def measure(stage: Stage) -> Iterator[Outcome]:
     """Bridge and floor in turn at each width."""
-    rounds, seconds = (1, 0.4) if stage.short else (7, 1.0)
+    rounds, seconds = (1, 0.4) if stage.short else (5, 1.0)
     rate: dict[str, list[tuple[float, float]]] = {"bridge": [], "floor": []}
     tail: dict[str, list[tuple[float, float]]] = {"bridge": [], "floor": []}
     with stage.worker() as worker:

@@ -3,8 +3,8 @@
 """Proxmox VE storage plugins in Python: everything a plugin imports.
 
 The SDK names come from here; the modules behind them are the bridge's own business.  The two large
-bases are imported when a plugin asks for them: who needs neither starts in half the time (60 ms of
-120) and has 4 MiB less in memory.
+bases are imported when a plugin asks for them: who needs neither starts sooner and needs less
+memory (with asyncio left out, too: 23 MiB of 30).
 """
 
 from __future__ import annotations

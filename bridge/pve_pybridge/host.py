@@ -36,6 +36,7 @@ from .storage import Call, Storage
 logger = logging.getLogger(__name__)
 
 _UPDATE_HOOKS: Final = ("on_update_hook", "on_update_hook_full")
+_AT_ONCE: Final = contextlib.nullcontext()
 _MAX_CONFIGS: Final = 1024
 _MAYBE_NONE: Final = frozenset({"map_volume", "volume_import"})
 """Methods that may leave the name they are asked for to PVE."""
@@ -225,12 +226,12 @@ class Host:
             self._parameters[name] = known
         return known
 
-    @contextlib.contextmanager
-    def _turn(self, storage: Storage[Any]) -> Iterator[None]:
+    def _turn(self, storage: Storage[Any]) -> contextlib.AbstractContextManager[None]:
         """How parallel the plugin wants to be called; its class attribute ``concurrency``."""
-        if self.plugin.concurrency == "parallel":
-            yield
-            return
+        return _AT_ONCE if self.plugin.concurrency == "parallel" else self._queue(storage)
+
+    @contextlib.contextmanager
+    def _queue(self, storage: Storage[Any]) -> Iterator[None]:
         serial = self.plugin.concurrency == "serial"
         lock = self._locks.setdefault("" if serial else storage.storeid, threading.Lock())
         while not lock.acquire(timeout=0.1):

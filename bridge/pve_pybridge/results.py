@@ -102,7 +102,7 @@ def _volumes(value: object, storeid: str) -> list[dict[str, object]]:
     """Rows in PVE's form: ``volid`` with the storage ID, absent keys for what isn't known.
 
     The volumes of one list are mostly alike, so a look at the types of all values decides at once
-    (2 µs a row) what a look at each value would (6 µs); a storage may have 100,000 of them.
+    (1.6 µs a row) what a look at each value would (2.7 µs); a storage may have 100,000 of them.
     """
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise TypeError(f"must be a list of Volume, not {type(value).__name__}")

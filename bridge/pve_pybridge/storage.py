@@ -36,7 +36,7 @@ def _to_stderr(level: str, message: str) -> None:
 
 
 class Flag:
-    """As much of ``threading.Event`` as a call needs; making one takes 0.3 µs instead of 8."""
+    """As much of ``threading.Event`` as a call needs: one lock, no condition."""
 
     __slots__ = ("_closed", "_set")
 

@@ -74,7 +74,7 @@ sub ceil ($number) {
 }
 
 # Any structure of plain data; what can't cross (code, handles, objects) is left out (V3, V10).
-# Nearly all of it can, and a look (1 us for a section) is cheaper than a copy (8 us).
+# Nearly all of it can, and a look is cheaper than a copy.
 sub plain ($value) {
     return $value if !ref($value) || crosses_whole($value);
     return $value ? 1 : 0 if JSON::is_bool($value);
@@ -133,7 +133,7 @@ sub encode ($message) {
 
 # A complete msgpack value as a regular expression: nil, booleans, numbers, strings below 32 bytes,
 # lists and maps below 16 entries. That is the usual small answer, and one match takes 1 to 3 us where
-# the walk of complete() takes 7 to 20.
+# the walk of complete() takes 7.
 use constant MAX_SMALL => 1024;
 my $SMALL = do {
     my $lengths = sub ($first, $last, $unit, $each = 1) {
