@@ -197,7 +197,8 @@ def test_pytest_plugin(tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text("def test_own():\n    pass\n")
     command = [
         *(sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider"),
-        *("-p", "pve_pybridge.testing.conformance.pytest_plugin", "--rootdir", str(tmp_path)),
+        *("-p", "no:pve_pybridge", "-p", "pve_pybridge.testing.conformance.pytest_plugin"),
+        *("--rootdir", str(tmp_path)),
         *("-k", "C-018 or C-036 or C-066 or own", "--pve-plugin", plugin, "-rs", str(tmp_path)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
