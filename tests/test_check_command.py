@@ -186,7 +186,8 @@ def test_nothing_stays(tmp_path: Path) -> None:
     """Neither directories nor processes, whatever happened."""
     env = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [*BRIDGE, "check", PYDIR, "--only", "C-044", "C-072", "--quiet"]
-    subprocess.run(command, env=env, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

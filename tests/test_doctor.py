@@ -449,7 +449,7 @@ def test_as_another_user(node: Node) -> None:
         text=True,
         check=False,
     )
-    if "Permission denied" in done.stderr:
+    if "Permission denied" in done.stderr or "No module named" in done.stderr:
         pytest.skip("the checkout can't be read by another user")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == (

@@ -40,7 +40,7 @@ class VolumeName:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Answer of ``status``: PVE's (total, avail, used, active)."""
+    """Answer of ``status``, in bytes: PVE's (total, avail, used, active)."""
 
     total: ByteCount
     """Bytes in all; used + avail may be less (space that only root may use)."""
@@ -98,7 +98,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class VolumeSize:
-    """Answer of ``volume_size_info``; in scalar context PVE gets only the size."""
+    """Answer of ``volume_size_info``, in bytes; in scalar context PVE gets only the size."""
 
     size: ByteCount
     """Bytes as a guest sees them, exactly those of the active device."""

@@ -84,9 +84,9 @@ class Call:
     """What ``on_failure`` collected."""
     volname: str = ""
     """The volume the call is about, empty if none."""
-    lines: list[tuple[str, str]] | None = None
+    lines: list[tuple[str, str]] | None = field(default=None, repr=False)
     """What was logged, for the trace; None when nobody traces."""
-    secrets: set[str] = field(default_factory=set)
+    secrets: set[str] = field(default_factory=set, repr=False)
     """Secrets that the plugin has read during the call, so that none gets into a trace."""
     fd: int | None = None
     """The descriptor that came with the call (export, import)."""

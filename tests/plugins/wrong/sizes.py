@@ -118,17 +118,6 @@ class MissingVolumeHasSizeZero(Vault):
             return VolumeSize(0)
 
 
-@caught_by("C-065")
-class MissingVolumeIsNone(Vault):
-    """Returns None for a volume that doesn't exist, where an error is asked for."""
-
-    def volume_size_info(self, storage: Store, volname: str, timeout: Seconds | None = None) -> Any:
-        try:
-            return super().volume_size_info(storage, volname, timeout)
-        except StorageError:
-            return None
-
-
 @caught_by("C-016")
 class ParentOutOfThinAir(Vault):
     """Reports a base image as parent of volumes that have none."""

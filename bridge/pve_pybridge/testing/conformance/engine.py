@@ -175,7 +175,7 @@ class Engine:
     def _mind_the_server(self, reason: str, outcome: str) -> tuple[str, str]:
         """A hung or ended server is replaced."""
         sandbox, subject = self.subject.sandbox, self.subject
-        status = sandbox.server_ended()
+        status = sandbox.server_ended(within=0.2 if outcome == FAILED else 0.0)
         if subject.hung is not None:
             self._hangs[subject.hung] = self._hangs.get(subject.hung, 0) + 1
             if self._hangs[subject.hung] >= HANGS:

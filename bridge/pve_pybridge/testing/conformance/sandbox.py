@@ -102,9 +102,17 @@ class Sandbox:
                 raise StorageError(f"the plugin's server doesn't start: {self.last_words()}")
             time.sleep(0.01)
 
-    def server_ended(self) -> int | None:
-        """The exit status of a server that ended by itself; negative: killed by that signal."""
-        return None if self._server is None else self._server.poll()
+    def server_ended(self, within: float = 0.0) -> int | None:
+        """The exit status of a server that ended by itself; negative: killed by that signal.
+
+        Its callers know of the end before its parent does: *within* seconds.
+        """
+        if self._server is None:
+            return None
+        try:
+            return self._server.wait(within)
+        except subprocess.TimeoutExpired:
+            return None
 
     def stop(self, signum: signal.Signals = signal.SIGTERM) -> None:
         """End the server; one that doesn't listen is killed."""
