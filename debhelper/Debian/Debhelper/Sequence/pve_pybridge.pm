@@ -1,0 +1,13 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+
+# `dh --with pve-pybridge`: manifests are made when all files are in place, before dh_installdeb
+# takes what lies in /etc for conffiles.
+
+use v5.36;
+
+use Debian::Debhelper::Dh_Lib;
+
+insert_before('dh_installdeb', 'dh_pve-pybridge');
+
+1;
