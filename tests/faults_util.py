@@ -170,13 +170,15 @@ os.execv(sys.argv[2], sys.argv[2:])
 class Inherited:
     """A server that is handed its listening socket and reports as systemd asks for."""
 
-    def __init__(self, node: Node, listener: socket.socket, *options: str):
+    def __init__(
+        self, node: Node, listener: socket.socket, *options: str, plugin: Path = FAULTY
+    ):
         self.address = node.base / f"notify-{time.monotonic_ns()}"
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(self.address))
         self.notify.settimeout(10)
         fd = listener.fileno()
-        command = [sys.executable, "-m", "pve_pybridge", "serve", str(FAULTY), *options]
+        command = [sys.executable, "-m", "pve_pybridge", "serve", str(plugin), *options]
         self.process = subprocess.Popen(
             [sys.executable, "-c", BECOME, str(fd), *command],
             env={

@@ -17,7 +17,7 @@ BACKLOG: Final = 512
 
 def listening_socket(path: Path) -> socket.socket:
     """systemd's socket (LISTEN_FDS), else a new one at *path* in a directory only we can enter."""
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+    if is_inherited():
         os.set_inheritable(SYSTEMD_FD, False)  # or a plugin's children would hold it
         return socket.socket(fileno=SYSTEMD_FD)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -32,6 +32,12 @@ def listening_socket(path: Path) -> socket.socket:
         os.umask(before)
     listener.listen(BACKLOG)
     return listener
+
+
+def is_inherited() -> bool:
+    """Whether systemd has handed us the listening socket; it stays systemd's."""
+    pid, count = os.environ.get("LISTEN_PID"), os.environ.get("LISTEN_FDS")
+    return pid == str(os.getpid()) and count == "1"
 
 
 def _remove_stale(path: Path) -> None:

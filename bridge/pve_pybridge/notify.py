@@ -21,19 +21,23 @@ def notify(state: str) -> None:
         sock.sendto(state.encode(), address)
 
 
-def start_watchdog() -> None:
-    """Keep the watchdog fed from a thread: it starves when the interpreter itself is stuck."""
+def start_watchdog() -> threading.Event:
+    """Keep the watchdog fed from a thread: it starves when the interpreter itself is stuck.
+
+    Until the event is set: a process that only ends its calls doesn't vouch for its successor.
+    """
+    stopped = threading.Event()
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     if not microseconds.isdigit() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(
         os.getpid()
     ):
-        return
+        return stopped
     interval = int(microseconds) / 1e6 / 3
 
     def feed() -> None:
-        wait = threading.Event()
-        while True:
+        while not stopped.is_set():
             notify("WATCHDOG=1")
-            wait.wait(interval)
+            stopped.wait(interval)
 
     threading.Thread(target=feed, name="watchdog", daemon=True).start()
+    return stopped

@@ -100,9 +100,10 @@ class Server:
         """
         for connection in list(self._connections):
             connection.drain()
-        ends = time.monotonic() + seconds
-        while self._busy() and time.monotonic() < ends:
-            time.sleep(0.01)
+        started = now = time.monotonic()
+        while self._busy() and now < started + seconds:
+            time.sleep(0.01 if now < started + 10 else 0.2)
+            now = time.monotonic()
         self.trace.close()
         if not self._busy():
             return True

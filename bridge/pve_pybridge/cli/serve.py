@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -15,11 +16,12 @@ from .. import advice, installed
 from ..errors import StorageError
 from ..host import Host
 from ..interpreter import become
-from ..listen import listening_socket
+from ..listen import is_inherited, listening_socket
 from ..loader import load
 from ..notify import notify, start_watchdog
 from ..paths import socket_path
 from ..server import Server
+from ..takeover import Takeover, announce
 
 if TYPE_CHECKING:
     from ..reload import Reloading
@@ -61,7 +63,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    """Until TERM, INT or HUP: then running calls finish, and our successor takes the next."""
+    """Until TERM, INT or HUP: then running calls finish, and our successor takes the next.
+
+    With systemd's socket, HUP has a successor take over first.
+    """
     source = args.plugin or _named_by_manifest(args)
     host = _follow(source) if args.reload else Host(load(source))
     if args.type not in (None, host.type):
@@ -84,25 +89,39 @@ def _serve(args: argparse.Namespace) -> int:
             os._exit(128 + signum)  # asked twice
         server.close()
 
+    takeover = Takeover(_again(args, host.type), server.close)
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, stop)
+    if is_inherited():
+        signal.signal(signal.SIGHUP, lambda *_: takeover.start())
     for remark in advice.remarks(plugin):
         print(f"{host.type}: {remark}", file=sys.stderr)
     print(f"{host.type}: listening on {path}", file=sys.stderr, flush=True)
     if args.storage:
         print(f"try it: pve-pybridge call {args.storage} status", file=sys.stderr, flush=True)
     os.dup2(2, 1)  # a plugin's print() belongs in the log
-    notify("READY=1")
-    start_watchdog()
+    announce()
+    watchdog = start_watchdog()
     server.serve_forever()
-    notify("STOPPING=1")
-    if not os.environ.get("LISTEN_FDS"):
+    watchdog.set()
+    if not takeover.done:
+        notify("STOPPING=1")
+    if not is_inherited():
         path.unlink(missing_ok=True)
         listener.close()
-    if not server.drain(args.drain):
+    if not server.drain(math.inf if takeover.done else args.drain):
         print(f"{host.type}: calls still ran after {args.drain:g} s", file=sys.stderr)
     sys.stderr.flush()
     os._exit(0)  # threads stuck in a plugin must not keep the process
+
+
+def _again(args: argparse.Namespace, type_: str) -> list[str]:
+    """The same once more, as a successor is started: the manifest is read anew, if there was one."""
+    options = ["--drain", str(args.drain)]
+    options += ["--socket", str(args.socket)] if args.socket else []
+    options += ["--trace", str(args.trace)] if args.trace else []
+    source = ["--type", type_] if args.type else [args.plugin]
+    return ["--log-level", args.log_level, "serve", *source, *options]
 
 
 def _named_by_manifest(args: argparse.Namespace) -> str:

@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""HUP with systemd's socket: a successor takes over, calls of any length finish, none fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge_util import Node
+from faults_util import FAULTY, Inherited
+from test_fault_callers import start_call
+
+PATH = "return PVE::Storage::Custom::PyBridge::faulty->path({}, 'vm-1-a', 's');"
+
+
+@pytest.fixture
+def listener(node: Node) -> Iterator[socket.socket]:
+    node.enable(FAULTY)
+    node.run.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as it:
+        it.bind(str(node.run / "faulty.sock"))
+        it.listen(64)
+        yield it
+
+
+@pytest.fixture
+def plugin(node: Node) -> Path:
+    """A copy that a test may spoil."""
+    copy = node.base / "faulty_copy.py"
+    copy.write_text(FAULTY.read_text())
+    return copy
+
+
+def main_pid(state: str) -> int:
+    ready, pid = state.split("\n")
+    assert ready == "READY=1"
+    return int(pid.removeprefix("MAINPID="))
+
+
+@contextlib.contextmanager
+def succeeded(first: Inherited) -> Iterator[int]:
+    """The successor's process, once it serves; ended with the test."""
+    pid = main_pid(first.state())
+    try:
+        assert pid != first.process.pid
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        wait_gone(pid)
+
+
+def wait_gone(pid: int) -> None:
+    ends = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < ends, f"process {pid} stays"
+        time.sleep(0.02)
+
+
+def test_a_successor_serves_while_a_call_runs_on(node: Node, listener: socket.socket) -> None:
+    """The drain's limit, one second here, is for a stop only."""
+    with Inherited(node, listener, "--drain", "1") as first:
+        assert main_pid(first.state()) == first.process.pid
+        with node.session() as perl, start_call(node, 4.0) as running:
+            assert perl.run(PATH).ok() == "/dev/vm-1-a"
+            first.process.send_signal(signal.SIGHUP)
+            with succeeded(first):
+                started = time.monotonic()
+                assert perl.run(PATH).ok() == "/dev/vm-1-a"
+                assert time.monotonic() - started < 2, "it waited for the long call"
+                assert first.process.poll() is None, "the long call still runs"
+                assert running.answer()[0] == "result"
+                assert first.process.wait(10) == 0
+                assert perl.run(PATH).ok() == "/dev/vm-1-a"
+            assert first.state() == "STOPPING=1", "said by the successor, not by the old one"
+
+
+def test_busy_callers_notice_nothing(node: Node, listener: socket.socket) -> None:
+    answers: list[str] = []
+    stop = threading.Event()
+
+    def call() -> None:
+        with node.session() as perl:
+            while not stop.is_set():
+                answers.append(str(perl.run(PATH).ok()))
+
+    with Inherited(node, listener) as first:
+        main_pid(first.state())
+        callers = [threading.Thread(target=call) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        while len(answers) < 50:
+            time.sleep(0.01)
+        first.process.send_signal(signal.SIGHUP)
+        with succeeded(first):
+            assert first.process.wait(10) == 0
+            enough = len(answers) + 50
+            while len(answers) < enough and any(caller.is_alive() for caller in callers):
+                time.sleep(0.01)
+            stop.set()
+            for caller in callers:
+                caller.join()
+    assert len(answers) >= enough
+    assert set(answers) == {"/dev/vm-1-a"}
+
+
+def test_a_successor_that_cannot_start_changes_nothing(
+    node: Node, listener: socket.socket, plugin: Path
+) -> None:
+    with Inherited(node, listener, plugin=plugin) as first, node.session() as perl:
+        main_pid(first.state())
+        good = plugin.read_text()
+        plugin.write_text("nonsense(")
+        first.process.send_signal(signal.SIGHUP)
+        assert first.process.stderr is not None
+        said = [first.process.stderr.readline() for _ in range(3)]
+        assert "syntax error in line 1" in said[1]
+        assert "going on without it" in said[2]
+        assert perl.run(PATH).ok() == "/dev/vm-1-a"
+        plugin.write_text(good)
+        first.process.send_signal(signal.SIGHUP)
+        with succeeded(first):
+            assert perl.run(PATH).ok() == "/dev/vm-1-a"
