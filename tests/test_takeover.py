@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: 2026 pve-pybridge contributors
 # SPDX-License-Identifier: Apache-2.0
-"""HUP with systemd's socket: a successor takes over, calls of any length finish, none fails."""
+"""HUP with systemd's socket: a successor takes over, calls of any length finish, none fails.
+
+And one that can't serve at all tells those who wait for it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +21,7 @@ import pytest
 
 from bridge_util import Node
 from faults_util import FAULTY, Inherited
+from pve_pybridge import codec
 from test_fault_callers import start_call
 
 PATH = "return PVE::Storage::Custom::PyBridge::faulty->path({}, 'vm-1-a', 's');"
@@ -129,3 +134,52 @@ def test_a_successor_that_cannot_start_changes_nothing(
         first.process.send_signal(signal.SIGHUP)
         with succeeded(first):
             assert perl.run(PATH).ok() == "/dev/vm-1-a"
+
+
+def test_who_waits_for_a_server_that_cannot_start_is_told_why(
+    node: Node, listener: socket.socket, plugin: Path
+) -> None:
+    plugin.write_text("nonsense(")
+    told: list[str] = []
+
+    def call() -> None:
+        with node.session() as perl:
+            told.append(perl.run(PATH).error or "")
+
+    callers = [threading.Thread(target=call) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    while waiting(listener) < 3:
+        time.sleep(0.02)
+    with Inherited(node, listener, plugin=plugin) as server:
+        assert server.end()[0] == 1
+    for caller in callers:
+        caller.join()
+    reason = f"{plugin}: syntax error in line 1: '(' was never closed"
+    assert told == [f"storage 's': path: the plugin server refused us: {reason}\n"] * 3
+
+
+def waiting(listener: socket.socket) -> int:
+    """How many callers nobody has accepted yet, as the kernel counts them."""
+    path = listener.getsockname()
+    rows = (line.split() for line in Path("/proc/net/unix").read_text().splitlines())
+    return sum(row[-1] == path and row[5] == "02" for row in rows)
+
+
+def test_without_msgpack(node: Node, listener: socket.socket) -> None:
+    """The wire's own module may be what is missing."""
+    hide = node.base / "hide"
+    hide.mkdir()
+    (hide / "msgpack.py").write_text("raise ModuleNotFoundError(name='msgpack')")
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(listener.getsockname())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(hide))
+            with Inherited(node, listener) as server:
+                status, said = server.end()
+        data = caller.recv(10000)
+    reason = f"{sys.executable} has no module msgpack: install python3-msgpack"
+    assert (status, said) == (1, f"pve-pybridge: {reason}\n")
+    message = codec.decode(data[codec.HEADER.size :])
+    assert message[0] == "error"
+    assert message[1]["error"] == {"kind": "user", "message": reason}

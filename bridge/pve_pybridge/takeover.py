@@ -72,6 +72,11 @@ class Takeover:
             logger.error("the successor did not start, going on without it")
 
 
+def is_successor() -> bool:
+    """Whether another process still serves in our place."""
+    return _READY_FD in os.environ
+
+
 def announce() -> None:
     """We serve now: tell systemd, and whom we succeed."""
     notify(f"READY=1\nMAINPID={os.getpid()}")

@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from ..errors import StorageError
+from ..refusal import refuse_waiting
 from ..version import __version__
 
 COMMANDS: Final = {
@@ -37,18 +38,28 @@ COMMANDS: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors are one line on STDERR and exit status 1."""
-    args = command_line(sys.argv[1:] if argv is None else argv).parse_args(argv)
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except StorageError as err:
+        reason = str(err)
+    except ModuleNotFoundError as err:
+        if err.name != "msgpack":
+            raise
+        reason = f"{sys.executable} has no module msgpack: install python3-msgpack"
+    print(f"pve-pybridge: {reason}", file=sys.stderr)
+    refuse_waiting(reason)
+    return 1
+
+
+def _run(argv: Sequence[str]) -> int:
+    args = command_line(argv).parse_args(argv)
     logging.basicConfig(
         level=args.log_level.upper(),
         format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
     run: Callable[[argparse.Namespace], int] = args.run
-    try:
-        return run(args)
-    except StorageError as err:
-        print(f"pve-pybridge: {err}", file=sys.stderr)
-        return 1
+    return run(args)
 
 
 def command_line(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
