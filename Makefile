@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 pve-pybridge contributors
 # SPDX-License-Identifier: Apache-2.0
 
-.PHONY: help demo test check docs site bench stress ceph-test clean
+.PHONY: help demo test check docs site bench deb node-test stress ceph-test clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,9 @@ help:
 	@echo "make ceph-test  pyrbd against a throw-away Ceph cluster on the loopback interface"
 	@echo "make docs    write the generated parts of docs/ anew, drawings included"
 	@echo "make site    the documents as a site: build/site/index.html"
+	@echo "make deb     Debian packages into dist/, checked by lintian"
+	@echo "make node-test  these packages on a booted Debian; NODE='--fast', NODE='--debian 12'"
+	@echo "make docs    write the generated parts of docs/ anew"
 
 # Each target installs what it needs, says so, and is quick the second time.
 demo:
@@ -47,6 +50,14 @@ bench:
 ceph-test:
 	@tools/setup run dev
 	@tools/ceph-test $(PYTEST)
+
+deb:
+	@tools/build-deb
+
+# Says so, and passes, where no node can be booted.
+node-test: deb
+	@tools/setup run node
+	@cd tests && $(or $(PYTHON),python3) -W error -m node $(NODE)
 
 clean:
 	rm -rf .venv .tox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

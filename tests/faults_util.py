@@ -170,9 +170,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 class Inherited:
     """A server that is handed its listening socket and reports as systemd asks for."""
 
-    def __init__(
-        self, node: Node, listener: socket.socket, *options: str, plugin: Path = FAULTY
-    ):
+    def __init__(self, node: Node, listener: socket.socket, *options: str, plugin: Path = FAULTY):
         self.address = node.base / f"notify-{time.monotonic_ns()}"
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(self.address))

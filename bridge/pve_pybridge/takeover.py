@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A successor for a running server: ``systemctl reload``, which is how packages bring new code.
 
-A restart would have callers wait until the last call is done, or end calls that take hours.  So the
-successor starts beside the old process, on the same listening socket, and says when it is ready; only
-then the old one stops accepting, and ends when its calls have.  A successor that can't start changes
-nothing.  Used by ``serve``, only where systemd has handed the socket over.
+A restart would have callers wait until the last call is done, or end calls that take hours.  So
+the successor starts beside the old process, on the same listening socket, and says when it is
+ready; only then the old one stops accepting, and ends when its calls have.  A successor that can't
+start changes nothing.  Used by ``serve``, only where systemd has handed the socket over.
 """
 
 from __future__ import annotations

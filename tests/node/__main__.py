@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 pve-pybridge contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps: ``python -m node [--debian 12|13] [--fast] [--packages DIR] [STEP…]`` from tests/."""
+"""Run the steps: ``python -m node [--debian 12|13] [--fast] [--only STEP…]`` from tests/."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import packages, step_install, step_upgrade, tree
+from . import (
+    packages,
+    step_autopkgtest,
+    step_install,
+    step_remove,
+    step_service,
+    step_trouble,
+    step_upgrade,
+    step_vendor,
+    tree,
+)
 from .context import Context, has_tools
 from .machine import CannotBoot, Failed, Machine
 
@@ -21,9 +31,21 @@ STEPS: dict[str, tuple[Callable[[Context], str], bool]] = {
     "install": (step_install.install, True),
     "types": (step_install.types, True),
     "reboot": (step_install.reboot, True),
+    "autopkgtest": (step_autopkgtest.run, True),
+    "sandbox": (step_service.sandbox, True),
+    "daemon": (step_service.detached, True),
+    "vendor": (step_vendor.vendor, True),
     "upgrade": (step_upgrade.under_load, True),
     "triggers": (step_upgrade.triggers, True),
     "downgrade": (step_upgrade.downgrade, True),
+    "remove": (step_remove.plugins, True),
+    "purge": (step_remove.purge_plugins, True),
+    "shim": (step_remove.bridge, True),
+    "scripts": (step_trouble.scripts, True),
+    "full disk": (step_trouble.full_disk, True),
+    "msgpack": (step_trouble.msgpack, True),
+    "manifest": (step_trouble.manifest, True),
+    "nothing": (step_remove.everything, True),
 }
 """Step → what does it, and whether the fast form has it, too.  Each builds on those before."""
 
@@ -38,7 +60,7 @@ def main() -> int:
     parser.add_argument("--debian", choices=sorted(tree.SUITES), default="13")
     parser.add_argument("--fast", action="store_true", help="the part that CI runs")
     parser.add_argument("--packages", type=Path, default=ROOT / "dist")
-    parser.add_argument("--until", choices=STEPS, help="the last step to run")
+    parser.add_argument("--only", nargs="+", choices=STEPS, help="after install and types")
     args = parser.parse_args()
     try:
         return run(args)
@@ -59,19 +81,22 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     base = tree.prepare(args.debian, genuine=bool(genuine))
     what = "genuine PVE modules" if genuine else "the PVE stand-in"
-    print(f"Debian {args.debian}, {what}; tree ready after {time.monotonic() - began:.0f} s", flush=True)
+    print(
+        f"Debian {args.debian}, {what}; tree ready after {time.monotonic() - began:.0f} s",
+        flush=True,
+    )
     with Machine(base, genuine, env) as machine:
         try:
             print(f"boot        {machine.start():.1f} s, systemd {systemd(machine)}", flush=True)
         except CannotBoot as err:
             raise Skip(f"systemd-nspawn can't boot a node here: {err}") from None
-        return play(Context(machine, built, bool(genuine), args.fast), args.until)
+        return play(Context(machine, built, bool(genuine), args.fast), args.only)
 
 
-def play(node: Context, until: str | None) -> int:
+def play(node: Context, only: list[str] | None) -> int:
     """Step by step; the first that fails ends it, since the others build on it."""
     for name, (step, is_fast) in STEPS.items():
-        if node.fast and not is_fast:
+        if (node.fast and not is_fast) or (only and name not in ("install", "types", *only)):
             continue
         started = time.monotonic()
         try:
@@ -82,8 +107,6 @@ def play(node: Context, until: str | None) -> int:
             print(journal, file=sys.stderr)
             return 1
         print(f"{name:<11} {told}  [{time.monotonic() - started:.1f} s]", flush=True)
-        if name == until:
-            break
     return 0
 
 

@@ -15,8 +15,9 @@ from . import packages
 from .machine import Failed, Machine
 
 TYPES: Final = ("pydir", "pyloop", "pynbd", "pyrbd")
-LOCAL: Final = ("pydir", "pyloop", "pynbd")
-"""Those that work without a cluster."""
+HAS_LOOPS: Final = Path("/dev/loop-control").exists()
+LOCAL: Final = ("pydir", *(("pyloop",) if HAS_LOOPS else ()), "pynbd")
+"""Those that work without a cluster, and with what the host's kernel has."""
 FOLDER: Final = {"pydir": "path", "pyloop": "pyloop-folder", "pynbd": "pynbd-folder"}
 REPOSITORY: Final = "/var/lib/node-repository"
 _APT: Final = (

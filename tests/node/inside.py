@@ -11,6 +11,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ def life(storeid: str, type_: str, properties: dict[str, Any]) -> dict[str, Any]
         call("PVE::Storage::activate_volumes($cfg, [$ARGS[0]], undef, {}); undef", volid)
         path = call("scalar(PVE::Storage::path($cfg, $ARGS[0]))", volid)
         size = call("scalar(PVE::Storage::volume_size_info($cfg, $ARGS[0], 5))", volid)
-        found = call("[map {$_->{volid}} PVE::Storage::vdisk_list($cfg, $ARGS[0])->{$ARGS[0]}->@*]", storeid)
+        found = call(
+            "[map {$_->{volid}} PVE::Storage::vdisk_list($cfg, $ARGS[0])->{$ARGS[0]}->@*]", storeid
+        )
         info = call("PVE::Storage::storage_info($cfg)->{$ARGS[0]}->{active}", storeid)
         call("PVE::Storage::deactivate_volumes($cfg, [$ARGS[0]]); undef", volid)
         call("PVE::Storage::vdisk_free($cfg, $ARGS[0]); undef", volid)
@@ -106,7 +109,7 @@ def callers(count: int, storages: list[str]) -> dict[str, Any]:
     return {"calls": len(times), "failed": failed, "slowest_ms": max(times) * 1000}
 
 
-COMMANDS = {"perl": perl, "life": life, "callers": callers}
+COMMANDS: dict[str, Callable[..., Any]] = {"perl": perl, "life": life, "callers": callers}
 
 if __name__ == "__main__":
     print(json.dumps(COMMANDS[sys.argv[1]](*json.loads(sys.stdin.readline()))))

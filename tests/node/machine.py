@@ -43,7 +43,9 @@ class Failed(Exception):
 class Machine:
     """One node, from the copy of its tree to the removal of it."""
 
-    def __init__(self, tree: Path, binds: Sequence[Path] = (), env: Mapping[str, str] | None = None):
+    def __init__(
+        self, tree: Path, binds: Sequence[Path] = (), env: Mapping[str, str] | None = None
+    ):
         self._base = Path(tempfile.mkdtemp(prefix="pve-pybridge-node-", dir="/var/tmp"))
         self.root = self._base / "root"
         self._binds = binds

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The built packages, higher versions of them that differ where a step wants it, and a repository.
 
-A higher version is the same package unpacked, changed and packed again, sums and strict dependencies
-included: what a build of changed sources gives, in a second.
+A higher version is the same package unpacked, changed and packed again, sums and strict
+dependencies included: what a build of changed sources gives, in a second.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -32,7 +33,7 @@ def built(directory: Path) -> dict[str, Path]:
 
 def version_of(package: Path) -> str:
     """A package's version."""
-    command = ["dpkg-deb", "--field", package, "Version"]
+    command = ["dpkg-deb", "--field", str(package), "Version"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -49,7 +50,7 @@ def variant(
             _set_version(root, version_of(package), version)
             _sum(root)
             target = out / f"{name}_{version}_all.deb"
-            build = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-b", root, target]
+            build = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-b", str(root), str(target)]
             subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -116,7 +117,7 @@ def listener(out: Path) -> None:
         )
         postinst.chmod(0o755)
         target = out / "trigger-listener_1_all.deb"
-        build = ["dpkg-deb", "--root-owner-group", "-b", root, target]
+        build = ["dpkg-deb", "--root-owner-group", "-b", str(root), str(target)]
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -124,3 +125,27 @@ def copy(packages: Mapping[str, Path], out: Path) -> None:
     """The packages as built."""
     for package in packages.values():
         shutil.copy(package, out)
+
+
+def vendor(out: Path) -> None:
+    """Build somebody else's package with our debhelper sequence, as its author would."""
+    here = Path(__file__).resolve().parent
+    checkout = here.parent.parent
+    environment = {
+        **os.environ,
+        "PATH": f"{checkout}/debhelper:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PERL5LIB": str(checkout / "debhelper"),
+        "DH_AUTOSCRIPTDIR": str(checkout / "debhelper/autoscripts"),
+        "PYTHONPATH": str(checkout / "bridge"),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "acme-storage"
+        shutil.copytree(here / "vendor", source)
+        command = ["dpkg-buildpackage", "-us", "-uc", "-b", "-d"]
+        done = subprocess.run(
+            command, cwd=source, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"the vendor's package: {done.stdout[-1500:]}{done.stderr[-1500:]}")
+        for package in Path(scratch).glob("*.deb"):
+            shutil.copy(package, out)

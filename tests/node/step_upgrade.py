@@ -19,7 +19,7 @@ PYTHON: Final = "usr/lib/python3/dist-packages/pve_pybridge"
 SHIM: Final = "usr/share/pve-pybridge/perl/PVE/Storage"
 NOTE: Final = "\n# newer\n"
 
-LOOP: Final = packages.append("usr/share/pve-pybridge-plugins/pyloop.py", NOTE)
+PLUGIN: Final = packages.append("usr/share/pve-pybridge-plugins/pynbd.py", NOTE)
 SERVER: Final = packages.append(f"{PYTHON}/server.py", NOTE)
 PERL: Final = packages.replace(f"{SHIM}/Custom/PyBridge.pm", "\n1;\n", "\n1;\n# newer\n")
 MANIFEST: Final = packages.replace(
@@ -45,7 +45,9 @@ def busy(node: Context) -> Iterator[dict[str, Any]]:
     account.update(json.loads(told))
 
 
-def upgrade(node: Context, suffix: str, edits: Mapping[str, packages.Edit]) -> tuple[list[str], int]:
+def upgrade(
+    node: Context, suffix: str, edits: Mapping[str, packages.Edit]
+) -> tuple[list[str], int]:
     """To a higher version; which running services are new, and how often PVE's trigger fired."""
     version = node.version + suffix
     node.variant(version, edits)
@@ -63,8 +65,13 @@ def under_load(node: Context) -> str:
     """One plugin's code changed; then the bridge's own Python."""
     told = []
     for suffix, edits, expected, what in (
-        ("+1", {"pve-pybridge-plugins": LOOP}, ["pyloop"], "pyloop.py changed"),
-        ("+2", {"pve-pybridge-plugins": LOOP, "python3-pve-pybridge": SERVER}, list(LOCAL), "server"),
+        ("+1", {"pve-pybridge-plugins": PLUGIN}, ["pynbd"], "pynbd.py changed"),
+        (
+            "+2",
+            {"pve-pybridge-plugins": PLUGIN, "python3-pve-pybridge": SERVER},
+            list(LOCAL),
+            "server",
+        ),
     ):
         with busy(node) as account:
             restarted, triggers = upgrade(node, suffix, edits)
@@ -81,12 +88,12 @@ def under_load(node: Context) -> str:
 def triggers(node: Context) -> str:
     """PVE's daemons load plugins again when the shim or static data changed."""
     node.active()  # so that all services run
-    edits = {"pve-pybridge-plugins": LOOP, "python3-pve-pybridge": SERVER, "pve-pybridge": PERL}
+    edits = {"pve-pybridge-plugins": PLUGIN, "python3-pve-pybridge": SERVER, "pve-pybridge": PERL}
     restarted, fired = upgrade(node, "+3", edits)
     expect((restarted, fired) == ([], 1), f"shim: restarted {restarted}, trigger {fired} times")
 
     def both(root: Any) -> None:
-        LOOP(root)
+        PLUGIN(root)
         MANIFEST(root)
 
     restarted, fired = upgrade(node, "+4", {**edits, "pve-pybridge-plugins": both})
@@ -103,7 +110,7 @@ def downgrade(node: Context) -> str:
     expect(all(node.active()[f"s-{t}"] for t in LOCAL), f"inactive: {node.active()}")
     before = node.pids()
     node.triggers()
-    node.apt("install --reinstall " + " ".join(packages.NAMES))
+    node.apt("install --reinstall " + " ".join(f"{one}={node.version}" for one in packages.NAMES))
     node.consistent()
     expect(node.pids() == before, "a reinstallation restarted services")
     expect(node.triggers() == 0, "a reinstallation fired PVE's trigger")

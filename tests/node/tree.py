@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A debootstrapped Debian, cached: what a node is a copy of.
 
-Our packages' dependencies are downloaded into it but not installed, so that installing ours with apt
-needs no network, and is an installation from nothing.
+Our packages' dependencies are downloaded into it but not installed, so that installing ours with
+apt needs no network, and is an installation from nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ GENUINE: Final = (
     *("libmime-base32-perl", "libnet-dbus-perl", "libnet-ip-perl", "libnet-ldap-perl"),
     *("libnet-ssleay-perl", "libnetaddr-ip-perl", "libposix-strptime-perl", "libsocket6-perl"),
     *("libstring-shellquote-perl", "libtimedate-perl", "libtry-tiny-perl", "liburi-perl"),
-    *("libwww-perl", "libxml-libxml-perl", "libxml-parser-perl", "libxml-twig-perl", "libfile-readbackwards-perl"),
+    *(
+        "libwww-perl",
+        "libxml-libxml-perl",
+        "libxml-parser-perl",
+        "libxml-twig-perl",
+        "libfile-readbackwards-perl",
+    ),
 )
 
 

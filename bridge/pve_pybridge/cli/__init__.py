@@ -41,14 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except StorageError as err:
-        reason = str(err)
-    except ModuleNotFoundError as err:
-        if err.name != "msgpack":
-            raise
-        reason = f"{sys.executable} has no module msgpack: install python3-msgpack"
-    print(f"pve-pybridge: {reason}", file=sys.stderr)
-    refuse_waiting(reason)
-    return 1
+        print(f"pve-pybridge: {err}", file=sys.stderr)
+        refuse_waiting(str(err))
+        return 1
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -89,5 +84,4 @@ def _import(module: str) -> Any:
     except ModuleNotFoundError as err:
         if err.name != "msgpack":
             raise
-        print("pve-pybridge: python3-msgpack is missing: apt install it", file=sys.stderr)
-        sys.exit(1)
+        raise StorageError("python3-msgpack is missing: apt install it") from None

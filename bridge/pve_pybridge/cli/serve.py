@@ -116,7 +116,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _again(args: argparse.Namespace, type_: str) -> list[str]:
-    """The same once more, as a successor is started: the manifest is read anew, if there was one."""
+    """The same once more, for a successor: the manifest is read anew, if there was one."""
     options = ["--drain", str(args.drain)]
     options += ["--socket", str(args.socket)] if args.socket else []
     options += ["--trace", str(args.trace)] if args.trace else []

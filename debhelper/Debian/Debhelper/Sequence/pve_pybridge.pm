@@ -4,6 +4,8 @@
 # `dh --with pve-pybridge`: manifests are made when all files are in place, before dh_installdeb
 # takes what lies in /etc for conffiles.
 
+## no critic (RequireExplicitPackage): dh has its words in main
+
 use v5.36;
 
 use Debian::Debhelper::Dh_Lib;

@@ -90,7 +90,8 @@ sub connect_to ($type, $storeid) {
     my $path = "$dir/$type.sock";
     my $what = "storage '$storeid': plugin server for type '$type'";
 
-    my @stat = lstat($path) or die "$what is not running ($path: $!)\n";
+    my @stat = lstat($path)
+        or die "$what is not running (" . why_absent($type, "$path: $!") . ")\n";
     die "$what: $path is no socket\n" if !S_ISSOCK($stat[2]);
     die "$what: $path belongs to user $stat[4], not to root\n" if !trusted($stat[4]);
 
@@ -110,6 +111,15 @@ sub connect_to ($type, $storeid) {
         socket => $socket, pid => $$, type => $type, buffer => '', id => 0,
         hello => hello($type)
     };
+}
+
+# Why there is no socket: the usual reason is a removed package, which leaves its manifest.
+sub why_absent ($type, $reason) {
+    my $dir = PVE::Storage::PyBridge::Manifest::directory();
+    my $manifest = eval { PVE::Storage::PyBridge::Manifest::read_one("$dir/$type.json") } // {};
+    my $plugin = $manifest->{plugin} // '';
+    return $reason if $plugin !~ m|\A/| || -e $plugin;
+    return "$plugin is gone: install its package again";
 }
 
 sub trusted ($uid) { return $uid == 0 || $uid == $>; }
