@@ -15,7 +15,6 @@ help:
 	@echo "make site    the documents as a site: build/site/index.html"
 	@echo "make deb     Debian packages into dist/, checked by lintian"
 	@echo "make node-test  these packages on a booted Debian; NODE='--fast', NODE='--debian 12'"
-	@echo "make docs    write the generated parts of docs/ anew"
 
 # Each target installs what it needs, says so, and is quick the second time.
 demo:

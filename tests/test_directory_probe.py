@@ -6,12 +6,6 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-"""Questions to a file system that may hang."""
-
-from __future__ import annotations
-
-import sys
-import threading
 
 import pytest
 
@@ -38,38 +32,3 @@ def test_the_error_is_the_askers() -> None:
 
     with pytest.raises(OSError, match="no"):
         probe.ask("/other", fail)
-def test_many_ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each gets its own answer, also whoever comes while another's question begins."""
-    monkeypatch.setattr(probe, "PATIENCE_SECONDS", 60)  # this machine may be busy
-    failed: list[BaseException] = []
-
-    def ask(number: int) -> None:
-        try:
-            for _ in range(100):
-                assert probe.ask("/somewhere", lambda: number) == number
-        except BaseException as err:
-            failed.append(err)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        askers = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
-        for asker in askers:
-            asker.start()
-        for asker in askers:
-            asker.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert failed == []
-
-
-def test_one_hanging_question_costs_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "PATIENCE_SECONDS", 0.05)
-    hang = threading.Event()
-    before = threading.active_count()
-    for _ in range(3):
-        with pytest.raises(probe.Unreachable):
-            probe.ask("/dead", hang.wait)
-    assert threading.active_count() == before + 1
-    hang.set()
-    assert probe.ask("/dead", lambda: 1) == 1

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import threading
@@ -15,7 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pve_pybridge.testing.perl import PerlCrashed, PerlSession
+# By its file: the package imports msgpack, which one step takes away.
+KIT = "/usr/lib/python3/dist-packages/pve_pybridge/testing/perl.py"
+_spec = importlib.util.spec_from_file_location("pve_pybridge_testing_perl", KIT)
+assert _spec is not None
+assert _spec.loader is not None
+_perl = importlib.util.module_from_spec(_spec)
+sys.modules[_spec.name] = _perl
+_spec.loader.exec_module(_perl)
+PerlCrashed, PerlSession = _perl.PerlCrashed, _perl.PerlSession
 
 PRELOAD = "use PVE::Storage; use PVE::API2::Storage::Config;"
 CFG = "my $cfg = PVE::Storage::config();\n"

@@ -44,12 +44,11 @@ def ask(about: str, question: Callable[[], T]) -> T:
             errors.append(err)
         finally:
             if _asking.get(about) is threading.current_thread():
-                _asking.pop(about, None)
+                del _asking[about]
 
     thread = threading.Thread(target=run, name=f"probe {about}", daemon=True)
     thread.start()
     _asking[about] = thread  # started: others may join it; if it's over already, that's at once
-    _asking[about] = thread  # only now: others join what they find there
     thread.join(PATIENCE_SECONDS)
     if errors:
         raise errors[0]
