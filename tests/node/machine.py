@@ -29,6 +29,7 @@ _ENVIRONMENT: Final = {
     "HOME": "/root",
     "LC_ALL": "C.UTF-8",
     "DEBIAN_FRONTEND": "noninteractive",
+    "PVE_PYBRIDGE_PERL_DIR": "/usr/share/perl5",  # the installed shim, not the testing kit's copy
 }
 
 
