@@ -14,6 +14,7 @@ from pathlib import Path
 from . import (
     packages,
     step_autopkgtest,
+    step_doctor,
     step_install,
     step_remove,
     step_service,
@@ -34,6 +35,7 @@ STEPS: dict[str, tuple[Callable[[Context], str], bool]] = {
     "autopkgtest": (step_autopkgtest.run, True),
     "sandbox": (step_service.sandbox, True),
     "daemon": (step_service.detached, True),
+    "doctor": (step_doctor.doctor, True),
     "vendor": (step_vendor.vendor, True),
     "upgrade": (step_upgrade.under_load, True),
     "triggers": (step_upgrade.triggers, True),
