@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -182,13 +183,14 @@ class Far(StoragePlugin[Config]):
     assert reasons["C-055"] == "the plugin has no alloc_image"
 
 
-def test_nothing_stays(tmp_path: Path) -> None:
+def test_nothing_stays() -> None:
     """Neither directories nor processes, whatever happened."""
-    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    place = tempfile.mkdtemp(prefix="n", dir="/tmp")  # a socket's path must be short
+    env = {**os.environ, "TMPDIR": place}
     command = [*BRIDGE, "check", PYDIR, "--only", "C-044", "C-072", "--quiet"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert list(tmp_path.iterdir()) == []
+    os.rmdir(place)  # nothing is in it
 
 
 def test_pytest_plugin(tmp_path: Path) -> None:

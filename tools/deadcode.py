@@ -24,7 +24,14 @@ def known() -> set[str]:
             if dataclasses.is_dataclass(item):
                 names |= {field.name for field in dataclasses.fields(item)}
     names |= {"__getattr__", "delimiter", "dont_write_bytecode"}  # read by Python itself
-    names |= {"do_*", "log_message", "daemon_threads", "handle_starttag"}  # the library's own
+    names |= {
+        "do_*",
+        "log_message",
+        "daemon_threads",
+        "handle_starttag",
+        "get_code",
+        "fullname",
+    }  # the library's own
     names |= {"toctrees"}  # Sphinx runs tools/site/conf.py
     names |= {"pytest*", "runtest", "reportinfo", "style"}  # pytest's
     return names | {"operation", "guest_is_windows", "tb", "frame", "Py*"}

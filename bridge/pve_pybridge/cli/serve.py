@@ -99,7 +99,8 @@ def _serve(args: argparse.Namespace) -> int:
     print(f"{host.type}: listening on {path}", file=sys.stderr, flush=True)
     if args.storage:
         print(f"try it: pve-pybridge call {args.storage} status", file=sys.stderr, flush=True)
-    os.dup2(2, 1)  # a plugin's print() belongs in the log
+    os.dup2(2, 1)  # a plugin's print() belongs in the log, at once
+    sys.stdout = sys.stderr
     announce()
     watchdog = start_watchdog()
     server.serve_forever()
