@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .. import process
 from ..errors import StorageError
 from ..model import SnapshotInfo, VolumeName
 from ..storage import Storage
@@ -147,9 +148,22 @@ def _rebase(storage: Storage[Any], step: _Removal, parent: str) -> None:
     try:
         storage.run(command)
     except StorageError as err:
-        # nothing is lost: the chain is as it was, only the child has grown
+        _point_back(storage, step)
         raise StorageError(f"error rebase {step.child} from {parent}; {err}") from None
+    except BaseException:
+        _point_back(storage, step)
+        raise
     try:
         files.unlink(step.path)
     except StorageError as err:
         raise StorageError(f"error delete old snapshot volume {step.path}: {err}") from None
+
+
+def _point_back(storage: Storage[Any], step: _Removal) -> None:
+    """The chain as it was: killed late, qemu-img has named the new backing file already, while
+    part of what it copied was only in its memory.  The layer still has all of it.
+    """
+    command = [qemu_img.QEMU_IMG, "rebase", "-u", "-b", os.path.basename(step.path)]
+    command += ["-F", "qcow2", "-f", "qcow2", step.child_path]
+    storage.log(f"{step.volname}: keeping snapshot '{step.snapname}'")
+    process.run(command, checkpoint=lambda: None)
