@@ -18,7 +18,10 @@ import pytest
 
 from bridge_util import BRIDGE, ROOT, Node
 from doctor_util import Patient
+from pve_pybridge.doctor import node as doctor_node
+from pve_pybridge.doctor.findings import Report
 from pve_pybridge.doctor.registry import CHECKS, TITLES
+from pve_pybridge.doctor.run import run
 from pve_pybridge.version import SHIM_VERSION, __version__
 from test_enable import SYSTEMCTL
 from test_shim_manifests import OTHER, other_plugin
@@ -438,6 +441,18 @@ def test_without_msgpack(patient: Patient) -> None:
         1,
         "pve-pybridge: python3-msgpack is missing: apt install it\n",
     )
+
+
+def test_without_msgpack_seen_by_the_second_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that import one module at once: after the first failed, others see another error."""
+
+    def check(node: doctor_node.Node, report: Report) -> None:
+        raise ImportError("cannot import name 'codec' from 'pve_pybridge'")
+
+    monkeypatch.setitem(sys.modules, "msgpack", None)
+    (outcome,) = run(doctor_node.Node(), {"servers": check})
+    (found,) = outcome.report.findings
+    assert "msgpack is missing" in found.what
 
 
 def test_as_another_user(node: Node) -> None:

@@ -71,6 +71,16 @@ def test_the_daemon_is_not_the_servers_child(store: Store) -> None:
     assert daemon_pid(store) is None
 
 
+def test_a_half_written_note_goes(store: Store) -> None:
+    """What a server leaves that is killed while it notes an export, whoever comes next."""
+    volid = store.alloc(8192)
+    store.call("activate_volumes", [volid])
+    half = store.run / "wanted" / ".new-1-1-1"
+    half.touch()
+    store.call("activate_storage", store.id)
+    assert [file.name for file in half.parent.iterdir()] == ["vm-100-disk-0"]
+
+
 def test_a_lost_export_comes_back(store: Store) -> None:
     """What a server leaves that is killed while it resizes: a note and a daemon, no export."""
     volids = [store.alloc(8192) for _ in range(2)]

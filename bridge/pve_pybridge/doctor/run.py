@@ -7,6 +7,7 @@ A stuck check costs its own line.  Its thread is a daemon: it doesn't keep the c
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 import time
@@ -73,11 +74,20 @@ class _Running:
 
 
 def _said(err: Exception) -> str:
-    if isinstance(err, ModuleNotFoundError) and err.name == "msgpack":
+    # Any: when threads import one module at once and it fails, not each sees why.
+    if isinstance(err, ImportError) and _lacks_msgpack():
         return "not checked: the Python module msgpack is missing"
     if isinstance(err, StorageError):
         return f"not checked: {err}"
     return one_line(f"not checked: {type(err).__name__}: {err}")
+
+
+def _lacks_msgpack() -> bool:
+    try:
+        importlib.import_module("msgpack")
+    except ImportError:
+        return True
+    return False
 
 
 def beside_each_other(work: Callable[[T], None], items: Iterable[T]) -> None:

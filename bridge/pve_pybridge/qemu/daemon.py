@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from .. import atomic, process
+from .. import atomic, newfile, process
 from ..alive import is_alive, me
 from ..errors import StorageError
 from ..storage import Storage
@@ -126,6 +126,8 @@ class StorageDaemon:
                 if time.monotonic() > ends:
                     raise StorageError(f"the storage daemon of '{self.storage.storeid}' is busy")
                 time.sleep(POLL_SECONDS)
+            if mine and self._wanted.is_dir():
+                newfile.remove_leftovers(str(self._wanted))
             yield mine
         finally:
             os.close(descriptor)
