@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -55,16 +55,17 @@ class Dir:
         }
         config = DirectoryConfig.from_scfg("s", "pydir", scfg)
         call = call or Call()
-        call.emit = lambda level, line: self.logged.append((level, line))
+        cast(Any, call).emit = lambda level, line: self.logged.append((level, line))
         return Storage(storeid="s", type="pydir", config=config, scfg=scfg, call=call)
 
     def __call__(self, method: str, *args: Any, call: Call | None = None, **kwargs: Any) -> Any:
         """Run *method* the way the host does: undo when it fails."""
         storage = self.storage(call)
-        with storage.call.undo:
-            value = getattr(self.plugin, method)(storage, *args, **kwargs)
-            storage.call.undo.pop_all()
-        return value
+        try:
+            return getattr(self.plugin, method)(storage, *args, **kwargs)
+        except BaseException:
+            storage.call.undo()
+            raise
 
     def path(self, volname: str) -> Path:
         return Path(self.plugin.path(self.storage(), volname))

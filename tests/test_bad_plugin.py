@@ -269,7 +269,7 @@ def test_method_that_only_a_newer_shim_knows(probe: Probe) -> None:
         require PVE::Storage::PyBridge::Forward;
         my $row = { args => [['storeid', 'storeid']], context => 'scalar', result => 'str' };
         my $sub = PVE::Storage::PyBridge::Forward::plan({ type => 'probe' }, 'volume_polish', $row);
-        return $sub->(0, 'p1');
+        return $sub->('class', 'p1');
     """
     assert probe.node.perl(code).error == "unknown method 'volume_polish'\n"
 

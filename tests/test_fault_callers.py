@@ -362,7 +362,11 @@ def test_stats_and_top(faults: Faults) -> None:
         assert f"4711 task {upid}" in text
         assert "p99 ms" in text
         top = subprocess.Popen(
-            [sys.executable, "-m", "pve_pybridge", "top", "--interval", "0.1"],
+            # a shell that put us in the background has us ignore it, and top would inherit that
+            [
+                *("env", "--default-signal=INT"),
+                *(sys.executable, "-m", "pve_pybridge", "top", "--interval", "0.1"),
+            ],
             env={**os.environ, **node.env},
             stdout=subprocess.PIPE,
             text=True,

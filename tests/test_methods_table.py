@@ -125,7 +125,9 @@ def test_perl_knows_every_type(node: Node) -> None:
     code = """
         require PVE::Storage::PyBridge::Forward;
         my ($types) = @ARGS;
-        return [grep { !eval { PVE::Storage::PyBridge::Forward::argument('x', $_); 1 } } @$types];
+        my $row = sub { return { args => [['x', $_[0]]], context => 'scalar', result => 'none' } };
+        my $plan = PVE::Storage::PyBridge::Forward->can('plan');
+        return [grep { !eval { $plan->({ type => 'x' }, 'x', $row->($_)); 1 } } @$types];
     """
     used = {arg.type for row in forwardable() for arg in row.args}
     assert used > LOCAL_TYPES - {"code"}

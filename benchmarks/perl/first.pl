@@ -12,4 +12,4 @@ use PVE::Storage::PyBridge::Manifest;
 my ($manifest) = grep { $_->{type} eq 'bench' } PVE::Storage::PyBridge::Manifest::read_all();
 my $row = $manifest->{methods}->{activate_volume};
 my $forward = PVE::Storage::PyBridge::Forward::plan($manifest, 'activate_volume', $row);
-$forward->(undef, 'bridge1', { type => 'bench' }, 'vm-100-disk-0', undef, {}, {});
+$forward->('bench', 'bridge1', { type => 'bench' }, 'vm-100-disk-0', undef, {}, {});

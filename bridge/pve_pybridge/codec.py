@@ -9,6 +9,7 @@ A frame is a 4-byte big-endian length and one msgpack array, whose first element
 from __future__ import annotations
 
 import struct
+import threading
 from typing import Any, Final
 
 import msgpack
@@ -50,18 +51,34 @@ TYPES: Final[dict[str, tuple[type, ...]]] = {
     "error": (dict,),
     "value": (object,),
 }
+_KINDS: Final = {
+    spelt: (kind, names, tuple(TYPES[name] for name in names))
+    for kind, names in FIELDS.items()
+    for spelt in (kind, kind.encode())
+}
+_KEPT: Final = 1 << 18
+"""Bytes of a frame, after a longer one its packer's memory is given back."""
+
+
+class _Packers(threading.local):
+    """A packer for each thread: making one takes longer than packing a small answer."""
+
+    def __init__(self) -> None:
+        self.packer = msgpack.Packer(unicode_errors="surrogateescape")
+
+
+_packers = _Packers()
 
 
 def encode(kind: str, *values: object) -> bytes:
     """One frame; ProtocolError when it would exceed the limit."""
-    packer = msgpack.Packer(autoreset=False, unicode_errors="surrogateescape")
-    packer.pack([kind, *values])
-    payload = packer.getbuffer()  # a view: the payload of a long list is copied once only
-    if len(payload) > MAX_FRAME:
-        raise ProtocolError(
-            f"{kind} frame of {len(payload)} bytes exceeds the limit of {MAX_FRAME}"
-        )
-    frame: bytes = HEADER.pack(len(payload)) + payload
+    payload = _packers.packer.pack((kind, *values))
+    length = len(payload)
+    if length > _KEPT:
+        _packers.packer = msgpack.Packer(unicode_errors="surrogateescape")
+        if length > MAX_FRAME:
+            raise ProtocolError(f"{kind} frame of {length} bytes exceeds the limit of {MAX_FRAME}")
+    frame: bytes = HEADER.pack(length) + payload
     return frame
 
 
@@ -76,25 +93,24 @@ def decode_length(header: bytes) -> int:
 def decode(payload: bytes) -> tuple[str, dict[str, Any]]:
     """Kind and named fields of one payload; ProtocolError says what is wrong with it."""
     try:
-        message = msgpack.unpackb(
-            payload,
-            raw=False,
-            unicode_errors="surrogateescape",
-        )
+        message = msgpack.unpackb(payload, raw=False, unicode_errors="surrogateescape")
     except (ValueError, msgpack.exceptions.UnpackException) as err:
         raise ProtocolError(f"frame is no msgpack: {str(err) or type(err).__name__}") from None
+    try:
+        kind, names, types = _KINDS[message[0]]
+    except (TypeError, LookupError):
+        raise ProtocolError(_flaw_of_kind(message)) from None
+    values = message[1:]
+    if len(values) < len(names):
+        raise ProtocolError(f"{kind} frame lacks '{names[len(values)]}'")
+    if not all(map(isinstance, values, types)):
+        pairs = zip(names, values, types, strict=False)
+        name, value = next((name, it) for name, it, type_ in pairs if not isinstance(it, type_))
+        raise ProtocolError(f"{kind} frame: '{name}' is {type(value).__name__}")
+    return kind, dict(zip(names, values, strict=False))
+
+
+def _flaw_of_kind(message: object) -> str:
     if not isinstance(message, list) or not message or not isinstance(message[0], bytes | str):
-        raise ProtocolError("frame is no array that starts with its kind")
-    kind = message[0]
-    kind = kind if type(kind) is str else text(kind)
-    names = FIELDS.get(kind)
-    if names is None:
-        raise ProtocolError(f"unknown kind of frame {kind[:40]!r}")
-    if len(message) <= len(names):
-        missing = names[len(message) - 1]
-        raise ProtocolError(f"{kind} frame lacks '{missing}'")
-    fields = dict(zip(names, message[1:], strict=False))
-    for name, value in fields.items():
-        if not isinstance(value, TYPES[name]):
-            raise ProtocolError(f"{kind} frame: '{name}' is {type(value).__name__}")
-    return kind, fields
+        return "frame is no array that starts with its kind"
+    return f"unknown kind of frame {text(message[0])[:40]!r}"

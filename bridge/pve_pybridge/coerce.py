@@ -17,7 +17,7 @@ from .errors import StorageError
 
 def text(value: object) -> str:
     """A wire string as Python text; bytes that are no UTF-8 survive as surrogates."""
-    if isinstance(value, bytes):
+    if type(value) is bytes:
         return value.decode("utf-8", "surrogateescape")
     if isinstance(value, str):
         return value
@@ -55,19 +55,27 @@ def truth(value: object) -> bool:
 
 def plain(value: object) -> Any:
     """Any nested value with its strings made text."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
-    if isinstance(value, dict):
+    kind = type(value)
+    if kind is bytes:
+        return value.decode("utf-8", "surrogateescape")  # type: ignore[attr-defined]
+    if kind is dict:
         return {
             # most are bytes: in line, as a call for each takes as long as all the rest
             (key.decode("utf-8", "surrogateescape") if type(key) is bytes else text(key)): (
-                item.decode("utf-8", "surrogateescape") if type(item) is bytes else plain(item)
+                item.decode("utf-8", "surrogateescape")
+                if type(item) is bytes
+                else plain(item)
+                if type(item) in _NESTED
+                else item
             )
-            for key, item in value.items()
+            for key, item in value.items()  # type: ignore[attr-defined]
         }
-    if isinstance(value, list):
-        return [plain(item) for item in value]
+    if kind is list:
+        return [plain(item) for item in value]  # type: ignore[attr-defined]
     return value
+
+
+_NESTED: Final = frozenset({dict, list})
 
 
 def mapping(value: object) -> dict[str, Any]:
@@ -78,6 +86,9 @@ def mapping(value: object) -> dict[str, Any]:
         raise ValueError(f"must be a map, not {_kind(value)}")
     result: dict[str, Any] = plain(value)
     return result
+
+
+_FLAGS: Final = {"0": 0, "1": 1, "": 0}
 
 
 def _integers(value: object) -> dict[str, int]:
@@ -93,9 +104,11 @@ def _integers(value: object) -> dict[str, int]:
 
 def _hints(value: object) -> dict[str, Any]:
     """A map in which Perl's "0" is false and "1" true, as in its integers (V9)."""
-    flags = {"0": 0, "1": 1, "": 0}
     given = mapping(value)
-    return {k: flags.get(v, v) if isinstance(v, str) else v for k, v in given.items()}
+    for key, item in given.items():
+        if type(item) is str:
+            given[key] = _FLAGS.get(item, item)
+    return given
 
 
 def strings(value: object) -> list[str]:

@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeVar
@@ -66,7 +65,6 @@ class Connection:
         self.watching = False
         self._server = server
         self._frames = FrameSocket(sock)
-        self._state = threading.Lock()
         self._idle = False
         self._caller = Caller()
         self._sections: dict[str, tuple[object, dict[str, Any]]] = {}
@@ -108,15 +106,20 @@ class Connection:
         A socket shut down for reading gives away its queue first; from now on the caller gets
         EPIPE and asks our successor.
         """
-        with self._state:
-            self.draining = True
-            if self._idle:
-                self._frames.shut(socket.SHUT_RD)
+        self.draining = True
+        if self._idle:
+            self._frames.shut(socket.SHUT_RD)
 
     def answer_for(self, running: Running) -> None:
         """The watcher's answer in place of a stuck plugin; the thread finds the socket shut."""
-        self._frames.offer(running.late(), wait=0.1)
+        self._frames.offer(self._late(running), wait=0.1)
         self._frames.shut(socket.SHUT_RDWR)
+
+    def tell(self, running: Running, level: str, line: str) -> None:
+        """A log line of a running call."""
+        if running.lines is not None and len(running.lines) < MAX_LINES:
+            running.lines.append((level, line))
+        self._frames.send("log", running.number, level, raw(line))
 
     def show_life(self, number: int) -> None:
         """An alive frame, unless the caller isn't reading anyway."""
@@ -175,46 +178,22 @@ class Connection:
             raise ProtocolError(f"expected call, got {kind}")
         if self._frames.hung_up():
             return False  # gave up while it waited in the listening socket: nothing must begin
-        meta, number = _field("call", "meta", mapping, fields["meta"]), fields["id"]
-        method = text(fields["method"])
-        limit = self._server.host.limit(method)
-        self.watching = method == "_trace"
-        lines: list[tuple[str, str]] | None = [] if self._server.trace.on else None
-
-        def emit(level: str, line: str) -> None:
-            if lines is not None and len(lines) < MAX_LINES:
-                lines.append((level, line))
-            self._frames.send("log", number, level, raw(line))
-
-        call = Call(
-            method=method,
-            host=self._caller,
-            operation=meta.get("operation"),
-            deadline=_deadline(meta.get("remaining"), limit),
-            emit=emit,
-            lines=lines,
-            fd=self._frames.receive_fd() if meta.get("fd") else None,
-        )
-        storeid = text(fields["storeid"])
-
-        def late() -> bytes:
-            return self._late_frame(number, method, storeid, limit)
-
-        running = Running(self, call, number, storeid, limit, late)
-        self._server.watcher.begin(running)
+        server = self._server
+        traced = server.trace.on
+        running = self._running(fields, traced)
+        server.watcher.begin(running)
         try:
-            frame, outcome = self._answer(call, number, storeid, fields, late)
+            frame, outcome = self._answer(running, fields)
         finally:
-            self._server.watcher.end(running)
-            if call.fd is not None:
-                os.close(call.fd)
-        ours = running.claim()
-        if not method.startswith("_"):  # the bridge's own questions are no calls of the plugin
+            ours = server.watcher.end(running)
+            if running.fd is not None:
+                os.close(running.fd)
+        if not running.method.startswith("_"):  # the bridge's own questions: no calls of the plugin
             seconds = time.monotonic() - running.started
-            self._server.metrics.count(method, seconds, failed="error" in outcome)
-            if self._server.trace.on:
+            server.metrics.count(running.method, seconds, failed="error" in outcome)
+            if traced:
                 outcome = outcome if ours else {**outcome, "late": True}
-                self._server.trace.publish(call, storeid, fields, outcome, seconds)
+                server.trace.publish(running, running.storeid, fields, outcome, seconds)
         if not ours:
             while not running.answered:  # closing now would take the answer away
                 time.sleep(0.001)
@@ -222,38 +201,48 @@ class Connection:
         self._frames.send_frame(frame)
         return True
 
+    def _running(self, fields: dict[str, Any], traced: bool) -> Running:
+        """The call that a frame asks for."""
+        meta = _field("call", "meta", mapping, fields["meta"])
+        method = text(fields["method"])
+        self.watching = method == "_trace"
+        running = Running(
+            self,
+            fields["id"],
+            method,
+            text(fields["storeid"]),
+            self._caller,
+            meta.get("remaining"),
+            self._server.host.limit(method),
+            [] if traced else None,
+            self._frames.receive_fd() if meta.get("fd") else None,
+        )
+        running.operation = meta.get("operation")
+        return running
+
     def _next(self) -> tuple[str, dict[str, Any]]:
         """Wait for a frame; only in here the connection counts as idle."""
-        with self._state:
-            if self.draining:
-                self._frames.shut(socket.SHUT_RD)
-            self._idle = True
+        self._idle = True  # first: either we see that we drain, or ``drain`` that we are idle
+        if self.draining:
+            self._frames.shut(socket.SHUT_RD)
         try:
             return self._frames.receive()
         finally:
-            with self._state:
-                self._idle = False
+            self._idle = False
 
-    def _answer(
-        self,
-        call: Call,
-        number: int,
-        storeid: str,
-        fields: dict[str, Any],
-        late: Callable[[], bytes],
-    ) -> tuple[bytes, dict[str, Any]]:
-        """The frame that ends a call, whatever happens in it."""
+    def _answer(self, running: Running, fields: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+        """The frame that ends a call, whatever happens in it, and what it says."""
         try:
             args = {text(name): value for name, value in fields["args"].items()}
-            scfg = self._section(storeid, fields["scfg"])
-            value, extra = self._server.call(call, storeid, scfg, args)
-            told = {"result": value, **({"extra": extra} if extra else {})}
-            return codec.encode("result", number, value, extra), told
+            scfg = self._section(running.storeid, fields["scfg"])
+            value, extra = self._server.call(running, running.storeid, scfg, args)
+            frame = codec.encode("result", running.number, value, extra)
+            return frame, {"result": value, "extra": extra} if extra else {"result": value}
         except DeadlineExceeded as err:
-            return late(), {"error": {**describe(err), "message": str(err)}}
+            return self._late(running), {"error": {**describe(err), "message": str(err)}}
         except BaseException as err:  # the thread must answer: a plugin may even raise SystemExit
-            error = error_of(err, call, self._server.host.type, draining=self.draining)
-            return codec.encode("error", number, error), {"error": error}
+            error = error_of(err, running, self._server.host.type, draining=self.draining)
+            return codec.encode("error", running.number, error), {"error": error}
 
     def _section(self, storeid: str, received: object) -> dict[str, Any]:
         """A storage's section as text; the same object as long as the same one is received.
@@ -268,15 +257,16 @@ class Connection:
             known = self._sections[storeid] = (received, mapping(received))
         return known[1]
 
-    def _late_frame(self, number: int, method: str, storeid: str, limit: float | None) -> bytes:
+    def _late(self, running: Running) -> bytes:
         """What a caller gets when the time is up: the last known status, else an error."""
+        method, storeid, limit = running.method, running.storeid, running.limit
         logger.warning("%s: %s took longer than %s s", storeid, method, limit)
         if method == "status":
-            return codec.encode("result", number, self._server.last_status(storeid), {})
+            return codec.encode("result", running.number, self._server.last_status(storeid), {})
         message = f"storage '{storeid}': {method} got timeout" + (
             f" after {limit:g} s" if limit else ""
         )
-        return codec.encode("error", number, {"kind": "timeout", "message": message})
+        return codec.encode("error", running.number, {"kind": "timeout", "message": message})
 
 
 def _field(frame: str, name: str, convert: Callable[[object], T], value: object) -> T:
@@ -284,9 +274,3 @@ def _field(frame: str, name: str, convert: Callable[[object], T], value: object)
         return convert(value)
     except (ValueError, RecursionError) as err:
         raise ProtocolError(f"{frame} frame: '{name}' {err}") from None
-
-
-def _deadline(remaining: object, limit: float | None) -> float | None:
-    """The sooner of the caller's own alarm and the method's limit."""
-    times = [float(t) for t in (remaining, limit) if isinstance(t, int | float)]
-    return time.monotonic() + min(times) if times else None

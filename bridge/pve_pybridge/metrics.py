@@ -9,23 +9,38 @@ and the memory is fixed.
 from __future__ import annotations
 
 import math
+import operator
 import threading
 import time
+from collections import Counter
+from itertools import repeat
 from typing import Final
 
 _PER_OCTAVE: Final = 4
-_BUCKETS: Final = 34 * _PER_OCTAVE
+_AT_ONCE: Final = 1000
 
 
 class _Method:
-    __slots__ = ("buckets", "calls", "failed", "slowest", "total")
+    __slots__ = ("buckets", "calls", "failed", "new", "slowest", "total")
 
     def __init__(self) -> None:
         self.calls = 0
         self.failed = 0
         self.total = 0.0
         self.slowest = 0.0
-        self.buckets = [0] * _BUCKETS
+        self.buckets = Counter[int]()
+        self.new: list[float] = []
+
+    def sort(self) -> None:
+        """Count what is new, all at once: that takes a tenth of what one by one takes."""
+        seconds = self.new[:]
+        del self.new[: len(seconds)]  # others may have come meanwhile
+        self.calls += len(seconds)
+        self.total += sum(seconds)
+        self.slowest = max(self.slowest, *seconds, 0.0)
+        microseconds = map(max, map(operator.mul, seconds, repeat(1e6)), repeat(1.0))
+        logarithms = map(operator.mul, map(math.log2, microseconds), repeat(_PER_OCTAVE))
+        self.buckets.update(map(int, logarithms))
 
 
 class Metrics:
@@ -40,16 +55,12 @@ class Metrics:
 
     def count(self, method: str, seconds: float, *, failed: bool) -> None:
         """One finished call."""
-        bucket = int(math.log2(max(seconds * 1e6, 1.0)) * _PER_OCTAVE)
-        with self._lock:
-            entry = self._methods.get(method)
-            if entry is None:
-                entry = self._methods[method] = _Method()
-            entry.calls += 1
-            entry.failed += failed
-            entry.total += seconds
-            entry.slowest = max(entry.slowest, seconds)
-            entry.buckets[min(bucket, _BUCKETS - 1)] += 1
+        entry = self._methods.get(method) or self._methods.setdefault(method, _Method())
+        entry.new.append(seconds)
+        if failed or len(entry.new) > _AT_ONCE:
+            with self._lock:
+                entry.failed += failed
+                entry.sort()
 
     def status(self, storeid: str, *, good: bool) -> None:
         """Somebody asks for the status of a storage; later: it has been answered."""
@@ -67,10 +78,11 @@ class Metrics:
 
 
 def _summary(entry: _Method) -> dict[str, object]:
+    entry.sort()
     return {
         "calls": entry.calls,
         "failed": entry.failed,
-        "mean": round(entry.total / entry.calls * 1000, 3),
+        "mean": round(entry.total / max(entry.calls, 1) * 1000, 3),
         "p50": _percentile(entry, 0.50),
         "p99": _percentile(entry, 0.99),
         "max": round(entry.slowest * 1000, 3),
@@ -81,7 +93,7 @@ def _percentile(entry: _Method, share: float) -> float:
     """Upper edge of the bucket in which the share is reached, in milliseconds."""
     wanted = math.ceil(entry.calls * share)
     seen = 0
-    for index, count in enumerate(entry.buckets):
+    for index, count in sorted(entry.buckets.items()):
         seen += count
         if seen >= wanted:
             edge = 2 ** ((index + 1) / _PER_OCTAVE) / 1000

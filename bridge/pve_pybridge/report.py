@@ -8,7 +8,8 @@ import logging
 import os
 
 from .errors import KINDS, Cancelled, StorageError, one_line
-from .host import WrongAnswer, describe
+from .host import describe
+from .plan import WrongAnswer
 from .results import nested, raw
 from .storage import Call
 

@@ -108,8 +108,8 @@ class Server:
         if not self._busy():
             return True
         for running in self.watcher.calls():
-            logger.warning("%s: %s cancelled by the drain", running.storeid, running.call.method)
-            running.call.cancelled.set()
+            logger.warning("%s: %s cancelled by the drain", running.storeid, running.method)
+            running.cancelled.set()
         ends = time.monotonic() + 5
         while self._busy() and time.monotonic() < ends:
             time.sleep(0.01)
@@ -129,17 +129,17 @@ class Server:
         self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Mapping[str, Any]
     ) -> tuple[object, dict[str, object]]:
         """Run a call; identical queries share one run."""
-        if call.method == "_stats":
-            return self.stats(), {}
-        if call.method == "_trace":
-            self.trace.watch(call, storeid)
-            return None, {}
+        if not self.host.shared(call.method):
+            if call.method == "_stats":
+                return self.stats(), {}
+            if call.method == "_trace":
+                self.trace.watch(call, storeid)
+                return None, {}
+            return self.host.call(call, storeid, scfg, args)
 
         def work() -> tuple[object, dict[str, object]]:
             return self.host.call(call, storeid, scfg, args)
 
-        if not self.host.shared(call.method):
-            return work()
         key = (call.method, storeid, repr(sorted(args.items())), repr(sorted(scfg.items())))
         by_pve = call.method == "status" and call.host.apiver > 0  # not doctor's own questions
         if by_pve:
@@ -160,15 +160,15 @@ class Server:
         now = time.monotonic()
         running = [
             {
-                "method": one.call.method,
+                "method": one.method,
                 "storeid": one.storeid,
                 "age": round(now - one.started, 3),
-                "pid": one.call.host.pid,
-                "command": one.call.host.command,
-                "task": one.call.host.task,
+                "pid": one.host.pid,
+                "command": one.host.command,
+                "task": one.host.task,
             }
             for one in self.watcher.calls()
-            if not one.call.method.startswith("_")
+            if not one.method.startswith("_")
         ]
         return {
             "type": self.host.type,

@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final, Generic
 
@@ -27,23 +26,23 @@ from .paths import etc_pve
 
 logger = logging.getLogger(__name__)
 
+NOBODY: Final = Host()
+"""The caller of a call that no PVE process has made."""
 UNDO_SECONDS: Final = 60.0
 """How long one clean-up of a failed call may take."""
 
 
-def _to_stderr(level: str, message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+_MAKING: Final = threading.Lock()
 
 
 class Flag:
-    """As much of ``threading.Event`` as a call needs: one lock, no condition."""
+    """As much of ``threading.Event`` as a call needs; made for each call, waited for by few."""
 
     __slots__ = ("_closed", "_set")
 
     def __init__(self) -> None:
         self._set = False
-        self._closed = threading.Lock()
-        self._closed.acquire()
+        self._closed: threading.Lock | None = None
 
     def is_set(self) -> bool:
         """Whether it was set."""
@@ -52,46 +51,91 @@ class Flag:
     def set(self) -> None:
         """Once and for all; wakes who waits."""
         self._set = True
-        with contextlib.suppress(RuntimeError):  # open already
-            self._closed.release()
+        with _MAKING, contextlib.suppress(RuntimeError):  # open already
+            if self._closed:
+                self._closed.release()
 
     def wait(self, timeout: float) -> bool:
         """Until it is set, at most *timeout* seconds; whether it is."""
+        with _MAKING:
+            if self._closed is None:
+                self._closed = threading.Lock()
+                self._closed.acquire()
         if not self._set and self._closed.acquire(timeout=max(timeout, 0)):
             self._closed.release()  # the next one who waits
         return self._set
 
 
-@dataclass(slots=True)
+def _unwanted() -> bool:
+    return False
+
+
 class Call:
     """One running call, shared by the server (which cancels it) and the plugin (which asks)."""
 
-    method: str = ""
+    method: str
     """PVE's name of it."""
-    host: Host = field(default_factory=Host)
+    host: Host
     """The PVE process that calls."""
     operation: str | None = None
     """Same for all calls of one PVE operation (PVE's ``$cache``); None when PVE gave none."""
-    deadline: float | None = None
+    deadline: float | None
     """``time.monotonic()`` when the time is up, or None."""
-    emit: Callable[[str, str], None] = _to_stderr
-    """Receives (level, line) of everything logged during the call."""
-    cancelled: Flag = field(default_factory=Flag)
+    cancelled: Flag
     """Set when the caller went away."""
-    wanted: Callable[[], bool] = lambda: False
+    wanted: Callable[[], bool]
     """Whether others wait for the outcome, so that it goes on without its caller."""
-    undo: ExitStack = field(default_factory=ExitStack)
-    """What ``on_failure`` collected."""
     volname: str = ""
     """The volume the call is about, empty if none."""
-    lines: list[tuple[str, str]] | None = field(default=None, repr=False)
+    lines: list[tuple[str, str]] | None
     """What was logged, for the trace; None when nobody traces."""
-    secrets: set[str] = field(default_factory=set, repr=False)
+    secrets: set[str] | frozenset[str]
     """Secrets that the plugin has read during the call, so that none gets into a trace."""
-    fd: int | None = None
+    fd: int | None
     """The descriptor that came with the call (export, import)."""
     undo_until: float | None = None
     """While the call is being undone: ``time.monotonic()`` at which that, too, must end."""
+
+    def __init__(
+        self,
+        method: str = "",
+        host: Host = NOBODY,
+        *,
+        deadline: float | None = None,
+        lines: list[tuple[str, str]] | None = None,
+        secrets: set[str] | frozenset[str] = frozenset(),
+        fd: int | None = None,
+    ):
+        self.method = method
+        self.host = host
+        self.deadline = deadline
+        self.lines = lines
+        self.secrets = secrets
+        self.fd = fd
+        self.cancelled = Flag()
+        self.wanted = _unwanted
+        self._undo: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+
+    def emit(self, level: str, line: str) -> None:
+        """Pass on one line of what is logged during the call."""
+        print(line, file=sys.stderr, flush=True)
+
+    def on_failure(self, undo: Callable[..., object], *args: object) -> None:
+        """Have ``undo(*args)`` run if the call fails; ``Storage.on_failure`` is the plugin's way."""
+        self._undo.append((undo, args))
+
+    def undo(self) -> None:
+        """Take back what the call has done, last in, first out.
+
+        A failing clean-up must not hide the error that made it necessary: it is logged.
+        """
+        while self._undo:
+            undo, args = self._undo.pop()
+            self.undo_until = time.monotonic() + UNDO_SECONDS
+            try:
+                undo(*args)
+            except Exception:
+                logger.exception("clean-up %r failed", undo)
 
     def checkpoint(self) -> None:
         """Raise Cancelled when the caller went away, DeadlineExceeded when the time is up."""
@@ -162,7 +206,7 @@ class Storage(Generic[ConfigT]):
 
         Each has a minute, may run commands, and if it fails hides no error: that is logged.
         """
-        self.call.undo.callback(_quietly, self.call, undo, *args)
+        self.call.on_failure(undo, *args)
 
     def run(
         self,
@@ -204,7 +248,7 @@ class Storage(Generic[ConfigT]):
             if item.field == field_name and item.option.secret:
                 found = secrets.read(self.storeid, item.property)
                 if found:
-                    self.call.secrets.add("".join(found))  # its str() would be ***
+                    self.call.secrets |= {"".join(found)}  # its str() would be ***
                 return found
         raise StorageError(f"storage type '{self.type}' declares no secret '{field_name}'")
 
@@ -220,15 +264,6 @@ class Storage(Generic[ConfigT]):
             return None
         entry = ids.get(str(vmid))
         return entry["type"] if entry else None
-
-
-def _quietly(call: Call, undo: Callable[..., object], *args: object) -> None:
-    """A failing clean-up must not hide the error that made it necessary."""
-    call.undo_until = time.monotonic() + UNDO_SECONDS
-    try:
-        undo(*args)
-    except Exception:
-        logger.exception("clean-up %r failed", undo)
 
 
 def _human(size: int) -> str:

@@ -15,10 +15,9 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from .model import Host
 from .storage import Call
 
 ALIVE_SECONDS: Final = 5.0
@@ -27,12 +26,15 @@ SETTLE_SECONDS: Final = 0.1
 
 
 class Line(Protocol):
-    """What the watcher needs of a connection."""
+    """What a running call and the watcher need of its connection."""
 
     draining: bool
 
     def fileno(self) -> int:
         """The socket, -1 once closed."""
+
+    def tell(self, running: Running, level: str, line: str) -> None:
+        """Send a log line."""
 
     def show_life(self, number: int) -> None:
         """Send an alive frame."""
@@ -41,29 +43,48 @@ class Line(Protocol):
         """Send the answer of a call whose time is up and close."""
 
 
-@dataclass(slots=True, eq=False)
-class Running:
+class Running(Call):
     """A call in progress."""
 
     line: Line
-    call: Call
     number: int
     storeid: str
     limit: float | None
     """Seconds after which the caller gets an answer, whatever the plugin does."""
-    late: Callable[[], bytes]
-    """Makes the frame for that case."""
-    started: float = field(default_factory=time.monotonic)
-    alive_at: float = field(default_factory=time.monotonic)
+    started: float
+    alive_at: float
     gone: bool = False
     """The caller hung up, or sent something that ends its call."""
     answered: bool = False
     """The watcher has sent the answer it claimed."""
-    _once: threading.Lock = field(default_factory=threading.Lock)
 
-    def claim(self) -> bool:
-        """True for whoever comes first and thus has to answer."""
-        return self._once.acquire(blocking=False)
+    def __init__(
+        self,
+        line: Line,
+        number: int,
+        method: str,
+        storeid: str,
+        host: Host,
+        remaining: object = None,
+        limit: float | None = None,
+        lines: list[tuple[str, str]] | None = None,
+        fd: int | None = None,
+    ):
+        self.started = self.alive_at = now = time.monotonic()
+        Call.__init__(self, method, host, lines=lines, fd=fd)
+        self.line = line
+        self.number = number
+        self.storeid = storeid
+        self.limit = limit
+        # the sooner of the caller's own alarm and the method's limit
+        if isinstance(remaining, (int, float)):  # a union would be made anew each time
+            self.deadline = now + (remaining if limit is None else min(remaining, limit))
+        elif limit is not None:
+            self.deadline = now + limit
+
+    def emit(self, level: str, line: str) -> None:
+        """To the caller's task log."""
+        self.line.tell(self, level, line)
 
 
 class Watcher:
@@ -83,9 +104,9 @@ class Watcher:
         if not self._wake.is_set():
             self._wake.set()
 
-    def end(self, running: Running) -> None:
-        """A call is over."""
-        self._running.pop(id(running), None)
+    def end(self, running: Running) -> bool:
+        """A call is over; True for whoever says so first and thus has to answer."""
+        return self._running.pop(id(running), None) is not None
 
     def calls(self) -> list[Running]:
         """What runs now."""
@@ -117,8 +138,8 @@ class Watcher:
             calls[fd].gone = id(calls[fd]) in self._running
         now = time.monotonic()
         for running in calls.values():
-            if running.gone and not running.call.wanted():
-                running.call.cancelled.set()
+            if running.gone and not running.wanted():
+                running.cancelled.set()
             if running.limit is not None and now - running.started > running.limit:
                 self._late(running)
             elif now - running.alive_at >= ALIVE_SECONDS:
@@ -127,10 +148,9 @@ class Watcher:
 
     def _late(self, running: Running) -> None:
         """The caller has waited long enough; what the plugin still does is its own affair."""
-        if running.claim():
-            if not running.call.wanted():
-                running.call.cancelled.set()
-            self.end(running)
+        if self.end(running):
+            if not running.wanted():
+                running.cancelled.set()
             try:
                 running.line.answer_for(running)
             finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -43,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StorageError as err:
         print(f"pve-pybridge: {err}", file=sys.stderr)
         refuse_waiting(str(err))
+        return 1
+    except BrokenPipeError:  # who read our output has seen enough: `pve-pybridge top | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 

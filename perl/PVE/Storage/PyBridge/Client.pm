@@ -10,10 +10,9 @@ package PVE::Storage::PyBridge::Client;
 use v5.36;
 
 use Errno qw(EAGAIN EINTR EWOULDBLOCK);
-use Fcntl qw(:mode);
 use Socket qw(
     AF_UNIX SOCK_STREAM SOL_SOCKET SO_RCVTIMEO SO_SNDTIMEO MSG_DONTWAIT MSG_NOSIGNAL MSG_PEEK pack_sockaddr_un);
-use Time::HiRes qw(ITIMER_REAL);
+use Time::HiRes (); # a list of names to import would triple what loading it costs
 
 use PVE::Storage::PyBridge::Codec;
 use PVE::Storage::PyBridge::Manifest;
@@ -35,47 +34,46 @@ my %SHAPE = (
 
 =head3 call
 
-    my ($value, $extra) = call($type, $request);
+    my ($value, $extra) = call($plan, $message, $more);
 
-Sends one call and waits for its answer; dies with the error it got. C<$request>: C<method storeid
-scfg args meta>, and C<retry> (safe to repeat), C<deadline> (seconds), C<fd>, C<on_log>.
+Sends one call and waits for its answer; dies with the error it got. C<$plan>: C<type method>, and
+C<retry> (safe to repeat), C<deadline> (seconds). C<$message>: the C<call> frame, in which the number
+is filled in. C<$more>: C<fd>, C<on_log>, C<blockers>.
 
 =cut
 
-sub call ($type, $request) {
-    my $limit = $request->{deadline}; # for all of it, a second attempt included
+sub call ($plan, $message, $more) {
+    my $limit = $plan->{deadline}; # for all of it, a second attempt included
     my $ends = defined($limit) ? Time::HiRes::time() + $limit : undef;
-    my ($connection, $fresh) = connection($type, $request->{storeid});
-    my $answer = eval { exchange($connection, $request, $ends) };
-    if (my $err = $@) {
+    my $type = $plan->{type};
+    my $connection = delete $pool{$type};
+    my $fresh = !$connection || $connection->{pid} != $$ || !idle($connection->{socket});
+    $connection = connect_to($type, $message->[3]) if $fresh;
+    my $answer = eval { exchange($connection, $plan, $message, $more, $ends) };
+    if (!$answer) {
+        my $err = $@;
         # A reused connection may belong to a server that has gone since.
-        die failure($err, $request) if !repeatable($err, $request) || ($fresh && !$err->{unsent});
-        ($connection) = connection($type, $request->{storeid});
-        $answer = eval { exchange($connection, $request, $ends) };
-        die failure($@, $request) if $@;
+        die failure($err, $plan, $message)
+            if !repeatable($err, $plan) || ($fresh && !$err->{unsent});
+        $connection = connect_to($type, $message->[3]);
+        $answer = eval { exchange($connection, $plan, $message, $more, $ends) }
+            // die failure($@, $plan, $message);
     }
     $pool{$type} = $connection;
-    return @$answer if ref($answer) eq 'ARRAY';
-    return raise($answer, $request);
+    return $answer->@[2, 3] if $answer->[0] eq 'result';
+    return raise($answer->[2], $more);
 }
 
-sub repeatable ($err, $request) {
+sub repeatable ($err, $plan) {
     return 0 if ref($err) ne 'HASH' || $err->{late};
-    return $err->{unsent} || ($err->{lost} && $request->{retry});
+    return $err->{unsent} || ($err->{lost} && $plan->{retry});
 }
 
 # A broken connection as one line; whatever else ended the call (alarm, signal) as it came.
-sub failure ($err, $request) {
+sub failure ($err, $plan, $message) {
     return $err if ref($err) ne 'HASH';
-    my $fate = $err->{lost} && !$request->{retry} ? ', outcome unknown' : '';
-    return "storage '$request->{storeid}': $request->{method}: $err->{message}$fate\n";
-}
-
-# The pooled connection if it is ours and alive, else a new one.
-sub connection ($type, $storeid) {
-    my $known = delete $pool{$type};
-    return ($known, 0) if $known && $known->{pid} == $$ && idle($known->{socket});
-    return (connect_to($type, $storeid), 1);
+    my $fate = $err->{lost} && !$plan->{retry} ? ', outcome unknown' : '';
+    return "storage '$message->[3]': $plan->{method}: $err->{message}$fate\n";
 }
 
 # Nothing to read and not closed: a readable idle connection has lost its server.
@@ -92,7 +90,7 @@ sub connect_to ($type, $storeid) {
 
     my @stat = lstat($path)
         or die "$what is not running (" . why_absent($type, "$path: $!") . ")\n";
-    die "$what: $path is no socket\n" if !S_ISSOCK($stat[2]);
+    die "$what: $path is no socket\n" if !-S _;
     die "$what: $path belongs to user $stat[4], not to root\n" if !trusted($stat[4]);
 
     socket(my $socket, AF_UNIX, SOCK_STREAM, 0) or die "$what: no socket: $!\n";
@@ -108,7 +106,7 @@ sub connect_to ($type, $storeid) {
     setsockopt($socket, SOL_SOCKET, SO_RCVTIMEO, pack('l!l!', 0, 100_000));
 
     return {
-        socket => $socket, pid => $$, type => $type, buffer => '', id => 0,
+        socket => $socket, pid => $$, id => 0,
         hello => hello($type)
     };
 }
@@ -145,63 +143,61 @@ sub hello ($type) {
     ]);
 }
 
-# Returns [value, extra] or the error hash of the answer; dies with a hash when the connection fails:
-# unsent (the server can't have seen the call), lost (it may have), late (no use to try again),
+# Returns the message that ends the call, result or error; dies with a hash when the connection
+# fails: unsent (the server can't have seen the call), lost (it may have), late (no use to try again),
 # message.
-sub exchange ($connection, $request, $ends) {
-    my $id = ++$connection->{id};
-    my %meta = $request->{meta}->%*;
-    my $alarm = Time::HiRes::getitimer(ITIMER_REAL);
-    $meta{remaining} = $alarm if $alarm;
-    my $frame = PVE::Storage::PyBridge::Codec::encode(
-        ['call', $id, $request->@{qw(method storeid scfg args)}, \%meta]
-    );
-
-    $connection->{ends} = $ends;
+sub exchange ($connection, $plan, $message, $more, $ends) {
+    my ($socket, $id) = ($connection->{socket}, ++$connection->{id});
+    $message->[1] = $id;
+    my $alarm = Time::HiRes::getitimer(Time::HiRes::ITIMER_REAL());
+    $message->[6]->{remaining} = $alarm if $alarm;
+    my $frame = PVE::Storage::PyBridge::Codec::encode($message);
     my $hello = delete $connection->{hello};
-    eval { send_all($connection->{socket}, ($hello // '') . $frame) };
-    if (my $err = $@) {
-        my $unsent = ref($err) && $err->{unsent} && defined($hello);
-        eval { receive_welcome($connection, $request) } if $unsent; # maybe it said why it hung up
-        die $unsent && ref($@) && !$@->{lost} ? $@ : $err;
-    }
-    send_fd($connection->{socket}, $request->{fd}) if $meta{fd};
-    receive_welcome($connection, $request) if defined($hello);
+    $frame = $hello . $frame if $hello;
+
+    my $sent = send($socket, $frame, MSG_NOSIGNAL);
+    send_rest($connection, $frame, $sent, $hello) if !$sent || $sent < length($frame);
+    send_fd($socket, $more->{fd}) if exists($more->{fd});
+    receive_welcome($connection) if $hello;
 
     while (1) {
-        my ($kind, $number, @rest) = receive($connection, $request)->@*;
+        my $answer = receive($connection, $plan, $ends);
+        my ($kind, $number) = @$answer;
+        return $answer if $kind eq 'result' && $number == $id;
         if ($kind eq 'log' && $number == $id) {
-            log_line($request, @rest[0, 1]); # newer servers may say more
-        } elsif ($kind eq 'result' && $number == $id) {
-            return [@rest];
+            log_line($more, $answer->@[2, 3]); # newer servers may say more
         } elsif ($kind eq 'error' && ($number == $id || $number == 0)) {
-            return $rest[0];
+            return $answer;
         } elsif ($kind ne 'alive') {
             die { lost => 1, message => "unexpected '$kind' from the plugin server" };
         }
     }
 }
 
-sub receive_welcome ($connection, $request) {
-    my ($kind, $about, $error) = receive($connection, $request)->@*;
+sub receive_welcome ($connection) {
+    my ($kind, $about, $error) = receive($connection, {}, undef)->@*;
     return if $kind eq 'welcome';
     my $message = $kind eq 'error' ? words($error) : "unexpected '$kind'";
     die { message => "the plugin server refused us: $message" };
 }
 
-sub send_all ($socket, $data) {
-    my $offset = 0;
-    while ($offset < length($data)) {
-        my $sent = send($socket, $offset ? substr($data, $offset) : $data, MSG_NOSIGNAL);
+# What the first send couldn't take. An incomplete frame is never acted upon.
+sub send_rest ($connection, $frame, $sent, $hello) {
+    my $offset = $sent // 0;
+    while (1) {
         if (!defined($sent)) {
-            next if $! == EINTR;
             die { late => 1, message => silence() } if $! == EAGAIN;
-            # an incomplete frame is never acted upon
-            die { unsent => 1, message => "lost the plugin server: $!" };
+            my $err = { unsent => 1, message => "lost the plugin server: $!" };
+            if ($! != EINTR) {
+                # maybe it said why it hung up
+                my $told = $hello ? eval { receive_welcome($connection); undef } // $@ : undef;
+                die ref($told) && !$told->{lost} ? $told : $err;
+            }
         }
-        $offset += $sent;
+        return if $offset == length($frame);
+        $sent = send($connection->{socket}, substr($frame, $offset), MSG_NOSIGNAL);
+        $offset += $sent // 0;
     }
-    return;
 }
 
 sub silence { return "the plugin server gave no sign of life for $SILENCE_SECONDS s"; }
@@ -216,48 +212,54 @@ sub send_fd ($socket, $fd) {
 }
 
 # The next message. The socket's own timeout of 0.1 s lets us look at the clock (D10).
-sub receive ($connection, $request) {
-    my $heard = Time::HiRes::time();
-    my $buffer = \$connection->{buffer};
+sub receive ($connection, $plan, $ends) {
+    my $data = delete($connection->{rest}) // '';
+    my $heard;
     while (1) {
-        my ($message, $size) = PVE::Storage::PyBridge::Codec::decode($buffer);
-        if ($message) {
-            substr($$buffer, 0, $size, '');
-            return well_formed($message);
+        if (length($data)) {
+            my $plain = PVE::Storage::PyBridge::Codec::decode_plain($data);
+            return $plain if $plain;
+            my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data);
+            if ($message) {
+                $connection->{rest} = substr($data, $size) if $size < length($data);
+                return well_formed($message);
+            }
         }
         # Each time, not only when it is quiet: a call that logs is late like any other.
         my $now = Time::HiRes::time();
-        die { lost => 1, late => 1, message => "got timeout after $request->{deadline} s" }
-            if defined($connection->{ends}) && $now > $connection->{ends};
+        $heard //= $now;
+        die { lost => 1, late => 1, message => "got timeout after $plan->{deadline} s" }
+            if defined($ends) && $now > $ends;
         die { lost => 1, late => 1, message => silence() } if $now - $heard > $SILENCE_SECONDS;
 
-        my $want = length($$buffer) > 65536 ? 4 * 1024 * 1024 : 65536;
-        my $got = sysread($connection->{socket}, $$buffer, $want, length($$buffer));
+        my $want = length($data) > 65536 ? 4 * 1024 * 1024 : 65536;
+        my $got = sysread($connection->{socket}, $data, $want, length($data));
         if ($got) {
-            $heard = Time::HiRes::time();
-            next;
+            undef $heard;
+        } elsif (defined($got)) {
+            die { lost => 1, message => 'the plugin server ended during the call' };
+        } elsif ($! != EINTR && $! != EAGAIN && $! != EWOULDBLOCK) {
+            die { lost => 1, message => "lost the plugin server: $!" };
         }
-        die { lost => 1, message => 'the plugin server ended during the call' } if defined($got);
-        die { lost => 1, message => "lost the plugin server: $!" }
-            if $! != EINTR && $! != EAGAIN && $! != EWOULDBLOCK;
     }
 }
 
 sub well_formed ($message) {
-    my ($kind, @fields) = @$message;
+    my ($kind) = @$message;
     my $shape = defined($kind) && !ref($kind) ? $SHAPE{$kind} : undef;
     die { lost => 1, message => 'unknown kind of message from the plugin server' } if !$shape;
-    for my $i (0 .. $#$shape) {
-        next if !defined($shape->[$i]);
-        die { lost => 1, message => "malformed '$kind' from the plugin server" }
-            if !defined($fields[$i]) || ref($fields[$i]) ne $shape->[$i];
+    my $at = 0;
+    for my $wanted (@$shape) {
+        my $field = $message->[++$at];
+        next if !defined($wanted) || (defined($field) && ref($field) eq $wanted);
+        die { lost => 1, message => "malformed '$kind' from the plugin server" };
     }
     return $message;
 }
 
 # Never STDOUT: it can be the data channel (C-028).
-sub log_line ($request, $level, $line) {
-    return $request->{on_log}->($level, $line) if $request->{on_log};
+sub log_line ($more, $level, $line) {
+    return $more->{on_log}->($level, $line) if $more->{on_log};
     return PVE::RESTEnvironment::log_warn($line)
         if $level eq 'warn' && defined(&PVE::RESTEnvironment::log_warn);
     utf8::encode($line) if utf8::is_utf8($line);
@@ -266,10 +268,10 @@ sub log_line ($request, $level, $line) {
 }
 
 # Dies as the error asks: parameter errors as PVE's own exception (C-021), others as one line.
-sub raise ($error, $request) {
+sub raise ($error, $more) {
     my $message = words($error);
-    push $request->{blockers}->@*, $error->{blockers}->@*
-        if $request->{blockers} && ref($error->{blockers}) eq 'ARRAY';
+    push $more->{blockers}->@*, $error->{blockers}->@*
+        if $more->{blockers} && ref($error->{blockers}) eq 'ARRAY';
     if (ref($error->{errors}) eq 'HASH' && eval { require PVE::Exception; 1 }) {
         PVE::Exception::raise_param_exc($error->{errors});
     }

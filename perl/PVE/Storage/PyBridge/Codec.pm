@@ -91,8 +91,8 @@ sub plain ($value) {
 
 sub crosses_whole ($value) {
     return 0 if ref($value) ne 'HASH';
-    for my $item (values %$value) {
-        return 0 if ref($item) && !crosses_whole($item);
+    for (values %$value) {
+        return 0 if ref && !crosses_whole($_);
     }
     return 1;
 }
@@ -131,20 +131,30 @@ sub encode ($message) {
     return pack('N', $length) . $payload;
 }
 
-# A complete msgpack value as a regular expression: nil, booleans, numbers, strings below 32 bytes,
-# lists and maps below 16 entries. That is the usual small answer, and one match takes 1 to 3 us where
-# the walk of complete() takes 7.
 use constant MAX_SMALL => 1024;
-my $SMALL = do {
-    my $lengths = sub ($first, $last, $unit, $each = 1) {
-        return
-            join('|', map { sprintf('\x%02x%s{%d}', $first + $_, $unit, $each * $_) } 0 .. $last);
-    };
-    my ($strings, $maps, $lists) =
-        ($lengths->(0xa0, 31, '.'), $lengths->(0x80, 15, '(?1)', 2), $lengths->(0x90, 15, '(?1)'));
-    my $numbers = '[\xcc\xd0].|[\xcd\xd1]..|[\xca\xce\xd2].{4}|[\xcb\xcf\xd3].{8}';
-    qr/\A((?>[\x00-\x7f\xe0-\xff\xc0\xc2\xc3]|$strings|$maps|$lists|$numbers))\z/s;
+
+# The frame of a result with one plain value, or with a short list of such, and no extra.
+my $PLAIN = do {
+    my $strings = join('|', map { sprintf('\x%02x.{%d}', 0xa0 + $_, $_) } 0 .. 31);
+    my $integers =
+        '[\x00-\x7f\xe0-\xff]|[\xcc\xd0].|[\xcd\xd1]..|[\xce\xd2].{4}|[\xcf\xd3].{8}';
+    my $value = "(?>$integers|[\\xc0\\xc2\\xc3]|$strings|\\xcb.{8})";
+    qr/\A(.{4})(\x94\xa6result(?:$integers)(?:$value|\x93$value{3}|\x94$value{4})\x80)\z/s;
 };
+
+=head3 decode_plain
+
+    my $message = decode_plain($data);
+
+The message, when the data is a single frame as most answers are, else undef. One match says that it
+is complete, well-formed and untainted: 6,000 instructions, where C<decode>, which does the same for
+all frames, takes 40,000.
+
+=cut
+
+sub decode_plain ($data) {
+    return $data =~ $PLAIN && unpack('N', $1) == length($2) ? $packer->unpack($2) : undef;
+}
 
 =head3 decode
 
@@ -164,12 +174,8 @@ sub decode ($buffer) {
     return if length($$buffer) < 4 + $length;
 
     my $payload = substr($$buffer, 4, $length);
-    my ($clean) = $length < MAX_SMALL ? $payload =~ $SMALL : ();
-    if (!defined($clean)) {
-        ($payload) = $payload =~ /\A(.*)\z/s if ${^TAINT};
-        $clean = $payload if complete(\$payload);
-    }
-    my $message = eval { defined($clean) && $packer->unpack($clean) };
+    ($payload) = $payload =~ /\A(.*)\z/s if ${^TAINT};
+    my $message = complete(\$payload) && eval { $packer->unpack($payload) };
     die { lost => 1, message => 'answer is no msgpack array' }
         if ref($message) ne 'ARRAY' || !@$message;
     return ($message, 4 + $length);

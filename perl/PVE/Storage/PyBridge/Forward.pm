@@ -13,104 +13,104 @@ use Scalar::Util qw(refaddr);
 use PVE::Storage::PyBridge::Client;
 use PVE::Storage::PyBridge::Codec;
 
-# Results that need more than the value itself: type => sub of (value, what to call later).
+# How an argument enters the call, by its type: Perl in which VALUE is what PVE gave, REST the list
+# from there on, and NAME the argument's name. What can't travel goes into %more.
+my %TAKE = (
+    storeid => q[$message->[3] = '' . (VALUE // '');],
+    scfg => q[$message->[4] = plain(VALUE // {});],
+    # one operation of PVE shares one cache; its address tells operations apart (V3)
+    cache => q[$meta{operation} = "$$-" . refaddr(VALUE) if ref(VALUE);],
+    fd => q[$more{fd} = descriptor(VALUE); $meta{fd} = 1;],
+    logfunc => q[$more{on_log} = VALUE if VALUE;],
+    blockers => q[$more{blockers} = VALUE;],
+    mutable => q[$more{mutable} = VALUE; $args{NAME} = plain(VALUE);],
+    slurpy => q[$args{NAME} = plain({ REST });], # the rest of the list is a hash
+    str => q[$args{NAME} = '' . VALUE if defined(VALUE);],
+    hints => q[$args{NAME} = plain(VALUE) if defined(VALUE);],
+);
+my $ENCODED = q[$args{NAME} = $encode{NAME}->(VALUE) if defined(VALUE);];
+
+# Results that need more than the value itself.
 my %FINISH = (
-    blockdev => \&PVE::Storage::PyBridge::Codec::with_json_booleans,
-    map => \&PVE::Storage::PyBridge::Codec::with_json_booleans,
-    hook => \&PVE::Storage::PyBridge::Codec::with_json_booleans,
+    (
+        map { $_ => q[$value = PVE::Storage::PyBridge::Codec::with_json_booleans($value);] }
+            qw(blockdev map hook)
+    ),
+    cleanup => q[$value = cleanup($value, $plan, $message);],
+);
+
+# What PVE gets in its context: contract section 10, V7.
+my %ANSWER = (
+    scalar => q[return $value if defined($value) || !wantarray; return;],
+    first => q[my @list = shaped($plan, $message, 'ARRAY', $value // [])->@*;
+        return wantarray ? @list : $list[0];],
+    list => q[return shaped($plan, $message, 'ARRAY', $value // [])->@*;],
 );
 
 =head3 plan
 
-    my $forward = plan($manifest, $name, $row);
-    my @answer = $forward->(wantarray, @arguments_without_class);
+    my $method = plan($manifest, $name, $row);
+    my @answer = $class->$method(@arguments);
+
+The sub of a method. It is compiled from the lines above: a loop over the arguments, with a sub for
+each type, took 30,000 instructions of a small call, this takes 9,000.
 
 =cut
 
 sub plan ($manifest, $name, $row) {
-    my $type = $manifest->{type};
-    my @arguments = map { argument(@$_) } $row->{args}->@*;
-    my $finish = $row->{result} eq 'cleanup' ? cleanup($manifest) : $FINISH{ $row->{result} };
-
-    return sub ($want, @given) {
-        local ($@, $!, $?, $_); # the caller's, not ours (V26)
-        my %request = (
-            method => $name,
-            retry => $row->{retry},
-            deadline => $row->{deadline},
-            args => {},
-            meta => {},
-        );
-        for my $argument (@arguments) {
-            $argument->(\%request, \@given);
-        }
-        $request{scfg} //= configuration($request{storeid});
-
-        my ($value, $extra) = PVE::Storage::PyBridge::Client::call($type, \%request);
-        mutate(\%request, $extra->{mutable}) if $extra->{mutable};
-        $value = $finish->($value, \%request) if $finish;
-        shaped(\%request, 'ARRAY', $value) if $row->{context} ne 'scalar';
-        return answer($row->{context}, $want, $value);
+    my $plan = {
+        type => $manifest->{type},
+        method => $name,
+        retry => $row->{retry},
+        deadline => $row->{deadline},
     };
+    my (%encode, @lines);
+    for my $i (0 .. $row->{args}->$#*) {
+        my ($argument, $type) = $row->{args}->[$i]->@*;
+        $encode{$argument} = PVE::Storage::PyBridge::Codec::encoder($type) if !$TAKE{$type};
+        push @lines, taking($argument, $type, $i + 1); # after the class
+    }
+    push @lines, '$message->[4] = configuration($message->[3]);'
+        if !grep { $_->[0] eq 'scfg' } $row->{args}->@*;
+    push @lines,
+        'my ($value, $extra) = PVE::Storage::PyBridge::Client::call($plan, $message, \%more);',
+        'mutate($plan, $message, $more{mutable}, $extra->{mutable}) if $extra->{mutable};',
+        $FINISH{ $row->{result} } // (),
+        $ANSWER{ $row->{context} };
+
+    my $code = join("\n", 'sub {', <<~'PERL', @lines, '}');
+        local ($@, $!); # the caller's, not ours (V26); $? and $_ nothing here touches
+        my (%args, %meta, %more);
+        my $message = ['call', 0, $plan->{method}, '', undef, \%args, \%meta];
+        PERL
+    return eval($code) || die; ## no critic (ProhibitStringyEval): 20,000 instructions a call
 }
 
-# What to do with an argument that can't travel as it is: type => sub of (request, value, name).
-my %TAKE = (
-    storeid => sub ($request, $value, $name) { $request->{storeid} = '' . ($value // ''); },
-    scfg => sub ($request, $value, $name) { scfg($request, $value); },
-    mutable => sub ($request, $value, $name) {
-        $request->{mutable} = $value;
-        return scfg($request, $value) if $name eq 'scfg';
-        $request->{args}->{$name} = PVE::Storage::PyBridge::Codec::plain($value);
-    },
-    # one operation of PVE shares one cache; its address tells operations apart (V3)
-    cache => sub ($request, $value, $name) {
-        $request->{meta}->{operation} = "$$-" . refaddr($value) if ref($value);
-    },
-    fd => sub ($request, $value, $name) {
-        $request->{fd} = ref($value) || ref(\$value) eq 'GLOB' ? fileno($value) : $value;
-        $request->{meta}->{fd} = 1;
-    },
-    logfunc => sub ($request, $value, $name) {
-        $request->{on_log} = sub ($level, $line) { $value->($level, $line); }
-            if $value;
-    },
-    blockers => sub ($request, $value, $name) { $request->{blockers} = $value; },
-);
-
-# How one argument enters the request: a sub that takes it off the list.
-sub argument ($name, $type) {
-    if (my $take = $TAKE{$type}) {
-        return sub ($request, $given) { $take->($request, shift(@$given), $name); };
-    }
-    my $encode = PVE::Storage::PyBridge::Codec::encoder($type);
-    if ($type eq 'slurpy') { # the rest of the list is a hash
-        return sub ($request, $given) {
-            $request->{args}->{$name} = $encode->({ splice(@$given) });
-        };
-    }
-    return sub ($request, $given) {
-        my $value = shift(@$given);
-        $request->{args}->{$name} = $encode->($value) if defined($value);
-    };
+# The line that takes one argument off @_.
+sub taking ($name, $type, $place) {
+    my ($word) = $name =~ /\A([a-z_]+)\z/ or die "argument '$name' has no proper name\n";
+    my $line = $TAKE{$type} // $ENCODED;
+    $line = $TAKE{scfg} . ' $more{mutable} = VALUE;' if $type eq 'mutable' && $word eq 'scfg';
+    my %stands = (VALUE => "\$_[$place]", REST => "\@_[$place .. \$#_]", NAME => $word);
+    return $line =~ s/\b(VALUE|REST|NAME)\b/$stands{$1}/gr;
 }
 
-sub scfg ($request, $scfg) {
-    $request->{scfg} = PVE::Storage::PyBridge::Codec::plain($scfg // {});
-    return;
+*plain = \&PVE::Storage::PyBridge::Codec::plain;
+
+sub descriptor ($value) {
+    return ref($value) || ref(\$value) eq 'GLOB' ? fileno($value) : $value;
 }
 
 # The section of a storage, for the one method that isn't given it (on_update_hook).
 sub configuration ($storeid) {
-    my $config = PVE::Storage::config();
-    return PVE::Storage::PyBridge::Codec::plain($config->{ids}->{$storeid} // {});
+    return plain(PVE::Storage::config()->{ids}->{$storeid} // {});
 }
 
 # PVE persists what a hook changed in the hash it was given (V6).
-sub mutate ($request, $change) {
-    my ($hash, $given) = ($request->{mutable}, shaped($request, 'HASH', $change));
-    my $set = shaped($request, 'HASH', $given->{set} // {});
-    my $delete = shaped($request, 'ARRAY', $given->{delete} // []);
+sub mutate ($plan, $message, $hash, $change) {
+    my $given = shaped($plan, $message, 'HASH', $change);
+    my $set = shaped($plan, $message, 'HASH', $given->{set} // {});
+    my $delete = shaped($plan, $message, 'ARRAY', $given->{delete} // []);
     $set = PVE::Storage::PyBridge::Codec::with_json_booleans($set);
     $hash->{$_} = $set->{$_} for keys %$set;
     delete $hash->{$_} for @$delete;
@@ -118,34 +118,21 @@ sub mutate ($request, $change) {
 }
 
 # What can't be used is said in one line, not in Perl's words about references.
-sub shaped ($request, $kind, $value) {
-    return $value if !defined($value) || ref($value) eq $kind;
-    die
-        "storage '$request->{storeid}': $request->{method}: malformed answer of the plugin server\n";
+sub shaped ($plan, $message, $kind, $value) {
+    return $value if ref($value) eq $kind;
+    die "storage '$message->[3]': $plan->{method}: malformed answer of the plugin server\n";
 }
 
 # free_image may leave work for later: a code ref that PVE runs in a task of its own (V5).
-sub cleanup ($manifest) {
-    return sub ($value, $request) {
-        return undef if !shaped($request, 'HASH', $value);
-        my %later =
-            (%$request, method => 'free_image_cleanup', args => { data => $value->{data} });
-        delete @later{qw(retry deadline)};
-        return sub {
-            PVE::Storage::PyBridge::Client::call($manifest->{type}, \%later);
-            return;
-        };
+sub cleanup ($value, $plan, $message) {
+    return undef if !defined($value);
+    my $data = shaped($plan, $message, 'HASH', $value)->{data};
+    my $later = { type => $plan->{type}, method => 'free_image_cleanup' };
+    my @call = ('call', 0, $later->{method}, $message->@[3, 4], { data => $data }, $message->[6]);
+    return sub {
+        PVE::Storage::PyBridge::Client::call($later, \@call, {});
+        return;
     };
-}
-
-# What PVE gets in its context: contract section 10, V7.
-sub answer ($context, $want, $value) {
-    if ($context ne 'scalar') {
-        my @list = @{ $value // [] };
-        return $want || $context eq 'list' ? @list : $list[0];
-    }
-    return $value if defined($value) || !$want;
-    return;
 }
 
 1;

@@ -86,9 +86,8 @@ sub make_refuse ($manifest, $name, $row, $parse) {
 sub make_forward ($manifest, $name, $row, $parse) {
     my $forward;
     return sub {
-        my ($class, @args) = @_;
         $forward //= load_forward($manifest, $name, $row);
-        return $forward->(wantarray, @args);
+        goto &$forward;
     };
 }
 
