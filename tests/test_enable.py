@@ -148,6 +148,23 @@ def test_saved_sections_are_whole_again(node: Node, tower: Path) -> None:
         assert perl.run("PVE::Storage::config()->{ids}->{t1}").ok() == before
 
 
+def test_storage_cfg_is_read_as_pve_reads_it(node: Node, tower: Path) -> None:
+    node.cli("enable", str(tower))
+    text = (
+        "what is this\nTOWER: t1\n\ttower-folder /x y \n  # nodes a\n#tower: t2\n"
+        "\tnodes a,b\n\tdisable\n\n"
+        "tower: t3\n\ttower-folder /z\n\tcontent images\n"
+    )
+    node.storage_cfg(text)
+    with node.session() as perl:
+        theirs = perl.run("PVE::Storage::config()->{ids}").ok()
+    ours = {section.storeid: section.decoded() for section in parse(text)}
+    assert list(ours) == ["t1", "t3"]
+    # PVE knows that 'disable' is a number and that 'content' has a default
+    ours["t1"] |= {"disable": 1, "content": theirs["t1"]["content"]}
+    assert ours == {storeid: theirs[storeid] for storeid in ours}
+
+
 def test_units_by_systemd(node: Node, tower: Path, systemd: Path) -> None:
     said = node.cli("enable", str(tower), "--reload").stdout
     assert "pve-pybridge@tower.socket listens for it\nPVE's daemons are reloaded\n" in said

@@ -8,7 +8,6 @@ For a plugin's own tests, and for the commands that try a plugin without a node 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -21,14 +20,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from .. import manifest, storage_cfg
+from .. import manifest, offnode, secrets
 from ..client import Client
 from ..coerce import plain
 from ..config import options_of
 from ..errors import StorageError
 from ..loader import load
 from ..plugin import StoragePlugin, config_class
-from ..secrets import LEGACY
+from ..storagecfg import decoded
 from .perl import PerlResult, PerlSession, perl_include_dirs
 
 PERL_MODULES: Final = ("Data::MessagePack", "IO::FDPass", "JSON")
@@ -50,17 +49,13 @@ class Sandbox:
             base = Path(tempfile.mkdtemp(prefix="pve-pybridge-"))
             self._stack.callback(shutil.rmtree, base, ignore_errors=True)
         self.base = base
-        self.etc = base / "etc-pve"
-        self.manifests = base / "plugins.d"
         self.run = base / "run"
-        self.env = {
-            "PVE_PYBRIDGE_ETC_PVE": str(self.etc),
-            "PVE_PYBRIDGE_MANIFESTS": str(self.manifests),
-            "PVE_PYBRIDGE_RUN": str(self.run),
-            "PVE_STANDIN_LOCK_DIR": str(base / "lock"),
-        }
-        for directory in (self.etc, self.manifests, self.run, base / "lock"):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._files = offnode.Files(base, self.run)
+        self._files.make()
+        self.etc = self._files.etc
+        self.manifests = self._files.manifests
+        self.env = dict(self._files.env)
         self.log = base / "server.log"
         """What the plugin servers print and log."""
         self._perl: PerlSession | None = None
@@ -78,7 +73,7 @@ class Sandbox:
     @property
     def config_file(self) -> Path:
         """The storage.cfg of this PVE."""
-        return self.etc / "storage.cfg"
+        return self._files.storage_cfg
 
     def add(self, storeid: str, plugin: str | Path, **config: object) -> str:
         """Enable a plugin and add a storage of its type; returns the type.
@@ -88,11 +83,10 @@ class Sandbox:
         """
         cls = load(str(plugin))
         given = {name: str(value) for name, value in config.items()}
-        section, secrets = storage_cfg.section_of(cls, given)
-        facts = json.dumps(manifest.build(cls))
-        (self.manifests / f"{cls.type}.json").write_text(facts, "ascii")
-        storage_cfg.write(self.config_file, storeid, section)
-        self.store_secrets(cls, storeid, secrets)
+        section, hidden = offnode.section_of(cls, given)
+        self._files.enable(manifest.build(cls))
+        self._files.add(storeid, section)
+        self.store_secrets(cls, storeid, hidden)
         return cls.type
 
     def store_secrets(
@@ -101,13 +95,9 @@ class Sandbox:
         """Put those of the properties that are secret where ``storage.secret`` finds them."""
         for item in options_of(config_class(plugin), plugin.type):
             if item.option.secret and item.property in given:
-                file = self._secret_file(storeid, item.property)
+                file = secrets.path(storeid, item.property, self.etc)
+                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 file.write_text(given[item.property], "utf-8")
-
-    def _secret_file(self, storeid: str, name: str) -> Path:
-        folder = self.etc / "priv" / "storage"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder / f"{storeid}.{LEGACY.get(name, name)}"
 
     # --- processes -----------------------------------------------------------------------------
 
@@ -141,7 +131,7 @@ class Sandbox:
 
         Arguments are those of the method table, sizes in bytes; the answer is as it is on the wire.
         """
-        sections = storage_cfg.read(self.config_file)
+        sections = decoded(self.config_file)
         if storeid not in sections:
             raise StorageError(f"storage '{storeid}' does not exist")
         scfg = sections[storeid]

@@ -100,7 +100,7 @@ def changing_secrets(s: Subject) -> None:
     name, value = next(iter(given.items()))
     if _api(s, "create", storage=TWIN, type=s.type, **{**s.values, "disable": "1"}).error:
         s.fail("a disabled storage can't be added")
-    stored = s.sandbox.etc / secret_path(TWIN, name).relative_to(secret_path(TWIN, name).parents[2])
+    stored = secret_path(TWIN, name, s.sandbox.etc)
     try:
         for what, param in (("set", {name: value}), ("left alone", {"disable": "1"})):
             if _api(s, "update", storage=TWIN, **param).error is not None:
