@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from .. import manifest, offnode, secrets
 from ..client import Client
@@ -34,7 +35,6 @@ PERL_MODULES: Final = ("Data::MessagePack", "IO::FDPass", "JSON")
 _ALL_HINTS: Final = ("guest-is-windows", "plugin-may-deactivate-volume")
 HELLO: Final[dict[str, Any]] = {"apiver": 15, "apiage": 6, "hints": list(_ALL_HINTS)}
 """How a caller of the newest storage API introduces itself."""
-_START_SECONDS: Final = 30
 
 
 class Sandbox:
@@ -42,6 +42,8 @@ class Sandbox:
 
     *base* is made for the purpose, and removed, when none is given.
     """
+
+    _start_seconds: ClassVar[float] = 30
 
     def __init__(self, base: Path | None = None):
         self._stack = ExitStack()
@@ -103,24 +105,28 @@ class Sandbox:
 
     def serve(self, plugin: str | Path, *options: str) -> subprocess.Popen[bytes]:
         """Start a server; StorageError with its own words when it doesn't come up."""
-        command = [sys.executable, "-m", "pve_pybridge", "serve", str(plugin), *options]
         with self.log.open("ab") as log:
             start = log.tell()
             server = subprocess.Popen(
-                command,
+                [*self._bridge(), "serve", str(plugin), *options],
                 env={**os.environ, **self.env},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
-        self._stack.callback(_stop, server)
-        ends = time.monotonic() + _START_SECONDS
+        self._stack.callback(end, server)
+        ends = time.monotonic() + self._start_seconds
         while b"listening on" not in (said := self.log.read_bytes()[start:]):
             if server.poll() is not None or time.monotonic() > ends:
+                server.kill()
                 words = said.decode(errors="replace").strip().splitlines() or ["no word from it"]
                 raise StorageError(words[-1].removeprefix("pve-pybridge: "))
             time.sleep(0.01)
         return server
+
+    def _bridge(self) -> list[str]:
+        """The command ``pve-pybridge``."""
+        return [sys.executable, "-m", "pve_pybridge"]
 
     def client(self, type_: str, timeout: float = 60.0, **hello: object) -> Client:
         """A connection to the server of a type, as a caller of the newest storage API."""
@@ -144,8 +150,12 @@ class Sandbox:
         *args* are in ``@ARGS``.  The process is started at first use and kept.
         """
         if self._perl is None:
-            self._perl = self._stack.enter_context(PerlSession(env=self.env))
+            self._perl = self.session()
         return self._perl.run(code, *args, **options)
+
+    def session(self, **env: str) -> PerlSession:
+        """A PVE process of its own, for several at a time; it ends with the sandbox."""
+        return self._stack.enter_context(PerlSession(env={**self.env, **env}))
 
 
 def perl_missing() -> str:
@@ -161,10 +171,13 @@ def perl_missing() -> str:
     return f"Perl lacks one of {', '.join(PERL_MODULES)}"
 
 
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    server.terminate()
+def end(
+    server: subprocess.Popen[bytes], signum: signal.Signals = signal.SIGTERM, seconds: float = 10
+) -> None:
+    """End a server; one that doesn't listen is killed."""
+    server.send_signal(signum)
     try:
-        server.wait(10)
+        server.wait(seconds)
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()
