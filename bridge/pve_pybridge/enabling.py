@@ -70,6 +70,12 @@ def enable(plugin: str, python: str | None = None) -> Enabled:
             units.enable(found.type)
         except StorageError as err:
             raise StorageError(f"{file} is written, but nobody listens: {err}") from None
+        try:
+            units.renew(found.type)
+        except StorageError as err:
+            raise StorageError(
+                f"{file} is written, but the running server goes on with the old code: {err}"
+            ) from None
         told.append(f"{units.socket_unit(found.type)} listens for it")
     else:
         told.append(f"no systemd here: serve it by 'pve-pybridge serve --type {found.type}'")
