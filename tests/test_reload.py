@@ -108,8 +108,8 @@ def test_change_of_static_data_says_what_must_be_restarted(bench: Bench) -> None
         "tray: PVE doesn't know yet: formats; methods (new get_identity; gone "
         "get_volume_attribute); options (new tray-depth); properties (new tray-depth). Write the "
         f"manifest anew (pve-pybridge manifest {bench.plugin} -o …/tray.json) and reload what has "
-        "read the old one: systemctl reload-or-restart pvedaemon pveproxy pvestatd pvescheduler "
-        "pve-ha-lrm"
+        "read the old one: systemctl reload-or-try-restart pvedaemon pvestatd pveproxy "
+        "spiceproxy pvescheduler pve-ha-lrm pve-ha-crm"
     )
     bench.edit("How deep", "How deep it is")
     bench.activate()

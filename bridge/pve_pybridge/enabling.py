@@ -88,23 +88,13 @@ def generate(location: str, python: str | None, timeout: float = _IMPORT_SECONDS
     args = ["manifest", location, "--location", location]
     args += ["--interpreter", python] if python else []
     try:
-        done = subprocess.run(
-            interpreter.command(python, *args),
-            env=interpreter.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
+        done = interpreter.run(python, *args, timeout=timeout)
     except subprocess.TimeoutExpired:
         raise StorageError(f"{location}: its import takes more than {timeout:g} s") from None
     except OSError as err:
         raise StorageError(f"can't run the interpreter {python}: {err.strerror}") from None
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise StorageError(said[-1].removeprefix("pve-pybridge: "))
+        raise StorageError(interpreter.complaint(done))
     return done.stdout
 
 

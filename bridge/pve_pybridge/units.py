@@ -15,12 +15,13 @@ from typing import Final
 from .errors import StorageError
 from .paths import systemd_dir
 
-PVE_DAEMONS: Final = ("pvedaemon", "pvestatd", "pveproxy", "spiceproxy", "pvescheduler")
-"""What PVE's own package trigger reloads: each loads all storage plugins at its start."""
-HA_DAEMONS: Final = ("pve-ha-lrm", "pve-ha-crm")
-"""They are restarted by the same trigger, after the others."""
+PVE_DAEMONS: Final = (
+    *("pvedaemon", "pvestatd", "pveproxy", "spiceproxy", "pvescheduler"),
+    *("pve-ha-lrm", "pve-ha-crm"),
+)
+"""What PVE's own package trigger reloads, HA last: each loads all storage plugins at its start."""
 
-RELOAD: Final = "systemctl reload-or-try-restart " + " ".join((*PVE_DAEMONS, *HA_DAEMONS))
+RELOAD: Final = f"systemctl reload-or-try-restart {' '.join(PVE_DAEMONS)}"
 """What makes PVE's daemons load plugins anew: the same as ``pve-api-updates`` does in dpkg.
 
 ``dpkg-trigger`` outside a package operation only leaves a note for the next one.
