@@ -9,6 +9,8 @@ import time
 from .context import Context, expect
 
 FILE = "/opt/local/tower.py"
+CONFIG = "/etc/pve/storage.cfg"
+STORAGES = "/usr/libexec/pve-pybridge/storages"
 UNIT = "pve-pybridge@tower.service"
 SECONDS = 20
 PLUGIN = f"""
@@ -38,10 +40,10 @@ CALL = "pve-pybridge call t-1 activate_volume volname=vm-1-disk-0"
 def local(node: Context) -> str:
     """New code comes without cutting a call; code that can't be served changes nothing."""
     machine = node.machine
-    before = machine.out("cat /etc/pve/storage.cfg")
+    before = machine.out(f"cat {CONFIG}")
     machine.write(FILE, PLUGIN)
     machine.run(f"pve-pybridge enable {FILE}")
-    machine.run("printf '\\ntower: t-1\\n\\tcontent images\\n' >>/etc/pve/storage.cfg")
+    machine.run(f"printf '\\ntower: t-1\\n\\tcontent images\\n' >>{CONFIG}")
     machine.run("pve-pybridge call t-1 status")
     machine.run(f"({CALL} >/run/call 2>&1; echo status $? >>/run/call) >/dev/null 2>&1 &")
     node.wait("the call runs", lambda: "activate_volume" in running(node))
@@ -64,10 +66,19 @@ def local(node: Context) -> str:
 
     node.wait("the long call ends", lambda: "status" in said(node), SECONDS + 20)
     expect(said(node) == "by the old code\nok\nstatus 0", said(node))
-    machine.write("/etc/pve/storage.cfg", f"{before}\n", 0o640)
-    machine.run("pve-pybridge disable tower")
+    machine.run("pve-pybridge disable --force tower")
     expect(pid(node) == "0", "its service goes on")
-    return f"enabled again in {took:.1f} s while a call ran on; what can't start changes nothing;"
+    machine.write(CONFIG, f"{before}\n", 0o640)  # as PVE writes it without the type
+    saved = machine.out(f"{STORAGES} saved tower")
+    expect(saved == "t-1 (tower)", f"the package finds saved: {saved}")
+    machine.run(f"{STORAGES} restore tower")
+    expect("tower: t-1\n\tcontent images" in machine.out(f"cat {CONFIG}"), "not restored")
+    machine.write(CONFIG, f"{before}\n", 0o640)
+    machine.run("rm /var/backups/pve-pybridge/storage.cfg")
+    return (
+        f"enabled again in {took:.1f} s while a call ran on; what can't start changes nothing;"
+        " what disable saved, the package restores"
+    )
 
 
 def pid(node: Context) -> str:
