@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
+from pve_pybridge.cli.show import columns
+
 Rounds = Sequence[Sequence[float]]
 """Samples of one contender: a list for each round."""
 
@@ -117,8 +119,4 @@ def milli(seconds: float) -> str:
 def table(figures: Sequence[Figure]) -> str:
     """All figures, aligned."""
     lines = [("what", "value", "reference", "goal", ""), *(one.columns() for one in figures)]
-    widths = [max(len(line[i]) for line in lines) for i in range(5)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return columns(lines)

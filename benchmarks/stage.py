@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 
 from pve_pybridge import manifest
 from pve_pybridge.loader import load
+from pve_pybridge.offnode import Files
 from pve_pybridge.testing import perl
 
 HERE: Final = Path(__file__).resolve().parent
@@ -38,25 +39,22 @@ class Stage:
         self.base = base
         self.short = short
         self.run = base / "run"
-        self.manifests = base / "plugins.d"
+        self._files = Files(base, self.run)
+        self.manifests = self._files.manifests
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
             "PYTHONPYCACHEPREFIX": str(base / "pycache"),  # a package comes compiled
             "PYTHONPATH": f"{ROOT / 'bridge'}:{ROOT}",
-            "PVE_PYBRIDGE_ETC_PVE": str(base / "etc-pve"),
-            "PVE_PYBRIDGE_MANIFESTS": str(self.manifests),
-            "PVE_PYBRIDGE_RUN": str(self.run),
-            "PVE_STANDIN_LOCK_DIR": str(base / "lock"),
+            **self._files.env,
         }
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        for name in ("etc-pve", "plugins.d", "lock", "run"):
-            (self.base / name).mkdir(mode=0o700)
+        self._files.make()
+        self.run.mkdir(mode=0o700)
         for plugin in PLUGINS:
-            facts = manifest.build(load(str(plugin)))
-            (self.manifests / f"{facts['type']}.json").write_text(json.dumps(facts))
-        (self.base / "etc-pve/storage.cfg").write_text(_storages())
+            self._files.enable(manifest.build(load(str(plugin))))
+        self._files.storage_cfg.write_text(_storages())
         self.server = self.serve(PLUGINS[0], "bench")
         self._start([sys.executable, str(REFERENCES / "floor.py")], "floor")
         self.has_echo = self._echo()

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pve_pybridge.methods import METHODS
+from pve_pybridge.offnode import Files
 from pve_pybridge.testing.perl import PerlResult, PerlSession, is_genuine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,12 +45,8 @@ class Stage:
         self.base = base
         self._plugins = plugins
         self._servers: dict[str, subprocess.Popen[str]] = {}
-        self._env = {
-            "PVE_PYBRIDGE_ETC_PVE": str(base / "etc-pve"),
-            "PVE_PYBRIDGE_MANIFESTS": str(base / "plugins.d"),
-            "PVE_PYBRIDGE_RUN": str(base / "run"),
-            "PVE_STANDIN_LOCK_DIR": str(base / "lock"),
-        }
+        self._files = Files(base, base / "run")
+        self._env = self._files.env
         self._traces = {plugin: base / f"{plugin}.trace" for plugin in plugins}
         self._seen = dict.fromkeys(plugins, 0)
         self._steps = 0
@@ -59,13 +56,12 @@ class Stage:
         self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
     def __enter__(self) -> Self:
-        for name in ("etc-pve", "plugins.d", "lock"):
-            (self.base / name).mkdir()
-        (self.base / "etc-pve/storage.cfg").write_text(
+        self._files.make()
+        self._files.storage_cfg.write_text(
             "dir: local\n\tpath /var/lib/vz\n\tcontent images\n\tdisable\n"
         )
         for plugin in self._plugins:
-            manifest = str(self.base / f"plugins.d/{plugin}.json")
+            manifest = str(self._files.manifests / f"{plugin}.json")
             subprocess.run(self._bridge("manifest", _source(plugin), "-o", manifest), check=True)
             self._serve(plugin)
         self._perl = self._stack.enter_context(

@@ -59,7 +59,7 @@ class PyLoop(BlockPlugin[LoopConfig]):
     allocation_unit = 4096
     reads_zero = True
     clones_snapshots = True
-    hint_options = {"guest-is-windows": {"direct-io": True}}  # noqa: RUF012
+    hint_options = {"guest-is-windows": {"direct-io": True}}
 
     def check_connection(self, storage: Storage[LoopConfig]) -> bool:
         """The directory is there."""

@@ -57,7 +57,7 @@ class RbdConfig(StorageConfig):
     namespace: str | None = builtin(default=None)
     username: str = builtin(default="admin")
     krbd: bool = builtin(default=False)
-    keyring: Secret | None = secret("Client keyring contents", builtin="keyring")  # noqa: RUF009
+    keyring: Secret | None = secret("Client keyring contents", builtin="keyring")
 
 
 Store: TypeAlias = Storage[RbdConfig]
@@ -72,8 +72,8 @@ class PyRbd(BlockPlugin[RbdConfig]):
     allocation_unit = 1 << 20
     reads_zero = True
     clones_snapshots = True
-    hint_options = {"guest-is-windows": {"rxbounce": True}}  # noqa: RUF012
-    rules = {  # noqa: RUF012
+    hint_options = {"guest-is-windows": {"rxbounce": True}}
+    rules = {
         "volume_qemu_snapshot_method": [Rule("storage", {"option:krbd": True}), Rule("qemu")],
         "volume_snapshot_needs_fsfreeze": [Rule(True)],
     }

@@ -156,6 +156,29 @@ class Faults:
         return time.monotonic() - started
 
 
+HELLO: Final = {"wire": 1, "type": "faulty"}
+
+
+@contextlib.contextmanager
+def listening(node: Node) -> Iterator[socket.socket]:
+    """The plugin's socket as systemd holds it: across the life of servers."""
+    node.enable(FAULTY)
+    node.run.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as it:
+        it.bind(str(node.run / "faulty.sock"))
+        it.listen(64)
+        yield it
+
+
+def start_call(node: Node, seconds: float, **meta: object) -> Client:
+    """A caller whose call takes that long, and has begun."""
+    client = Client(node.run / "faulty.sock", HELLO)
+    scfg = {"faulty-mode": "hang", "faulty-delay": str(seconds)}
+    client.send("call", 1, "activate_volume", "s", scfg, {"volname": "vm-1-a"}, meta)
+    time.sleep(0.2)
+    return client
+
+
 BECOME = """
 import os, sys
 fd = int(sys.argv[1])

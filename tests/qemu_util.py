@@ -35,6 +35,11 @@ def requires(*programs: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing) or os.geteuid() != 0, reason=reason)
 
 
+FUSE = pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="needs FUSE")
+NBD = [requires("qemu-storage-daemon", "qemu-nbd", "qemu-img"), FUSE]
+"""Marks of tests with pynbd's own daemons."""
+
+
 def run(*command: str) -> str:
     """What a command prints."""
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout

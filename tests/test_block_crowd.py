@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bridge_util import Node
-from qemu_util import CFG, MIB, Store, daemon_pid, nbd_store, requires
+from qemu_util import CFG, FUSE, MIB, Store, daemon_pid, nbd_store, requires
 
 CROWD = f"""
     use POSIX ();
@@ -80,7 +80,7 @@ def test_pyloop(node: Node) -> None:
 
 @pytest.mark.contract("C-103", "C-064")
 @requires("qemu-storage-daemon", "qemu-nbd", "qemu-io")
-@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="needs FUSE")
+@FUSE
 def test_pynbd(node: Node) -> None:
     with nbd_store(node) as store:
         crowd(store)

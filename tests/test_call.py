@@ -13,10 +13,11 @@ import pytest
 
 from author_util import Running, tray
 from bridge_util import Node
-from pve_pybridge import storage_cfg
 from pve_pybridge.cli import values
 from pve_pybridge.errors import StorageError
 from pve_pybridge.methods import METHODS
+from pve_pybridge.offnode import Files
+from pve_pybridge.storagecfg import decoded
 
 
 @pytest.fixture(scope="module")
@@ -212,14 +213,16 @@ def test_values_by_their_type() -> None:
 
 
 def test_storage_cfg_as_pve_decodes_it(tmp_path: Path) -> None:
-    file = tmp_path / "storage.cfg"
+    files = Files(tmp_path, tmp_path / "run")
+    files.make()
+    file = files.storage_cfg
     file.write_text(
         "dir: local\n\tpath /var/lib/vz\n\tcontent iso,backup\n\tdisable\n\n"
         "# comment\n"
         "tray: t1\n\ttray-folder /a b\n\tnodes a,b\n\tcontent-dirs iso=x,backup=y/z\n"
         "\ttray-host one\n\ttray-host two\n"
     )
-    assert storage_cfg.read(file) == {
+    assert decoded(file) == {
         "local": {
             "type": "dir",
             "path": "/var/lib/vz",
@@ -234,7 +237,7 @@ def test_storage_cfg_as_pve_decodes_it(tmp_path: Path) -> None:
             "tray-host": ["one", "two"],
         },
     }
-    before = storage_cfg.read(file)
-    storage_cfg.write(file, "t2", {"type": "tray", "tray-folder": "/c"})
-    assert storage_cfg.read(file) == {**before, "t2": {"type": "tray", "tray-folder": "/c"}}
-    assert storage_cfg.read(tmp_path / "none") == {}
+    before = decoded(file)
+    files.add("t2", {"type": "tray", "tray-folder": "/c"})
+    assert decoded(file) == {**before, "t2": {"type": "tray", "tray-folder": "/c"}}
+    assert decoded(tmp_path / "none") == {}

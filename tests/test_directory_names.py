@@ -40,7 +40,7 @@ def test_the_options_are_those_of_pves_directory() -> None:
 
 
 def test_an_unparametrised_subclass_keeps_the_configuration() -> None:
-    class Mine(DirectoryPlugin):  # type: ignore[type-arg]
+    class Mine(DirectoryPlugin):  # type: ignore[type-arg]  # on purpose
         type = "mine"
 
     assert config_class(Mine) is DirectoryConfig

@@ -56,8 +56,9 @@ def feed(data: bytes, kind: str, tmp: Path) -> tuple[int, Callable[[], object]]:
         return fd, lambda: os.close(fd)
     if kind == "pipe":
         fd, theirs = os.pipe()
-        write: Callable[[bytes], object] = os.fdopen(theirs, "wb", 0).write
-        done: Callable[[], object] = write.__self__.close  # type: ignore[attr-defined]
+        stream = os.fdopen(theirs, "wb", 0)
+        write: Callable[[bytes], object] = stream.write
+        done: Callable[[], object] = stream.close
     else:
         if kind == "tcp":
             with socket.create_server(("127.0.0.1", 0)) as server:

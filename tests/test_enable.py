@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bridge_util import Node, Server
+from pve_pybridge import units
 from pve_pybridge.storagecfg import parse
 from pve_pybridge.testing.perl import perl_options
 from test_shim_manifests import other_plugin
@@ -23,8 +24,13 @@ echo "$*" >>{base}/told
 case "$*" in
 *" enable "*) touch {base}/active ;;
 *" disable "*) rm -f {base}/active ;;
+*" reload "*)
+    [ ! -e {base}/old ] || exit 1
+    [ -e {base}/stubborn ] || echo reloaded >>{base}/successors
+    ;;
 *" show "*)
     echo LoadState=loaded
+    echo "MainPID=$(cat {base}/successors 2>/dev/null | wc -l)"
     if [ -e {base}/active ]; then
         echo ActiveState=active
         echo UnitFileState=enabled
@@ -148,13 +154,32 @@ def test_saved_sections_are_whole_again(node: Node, tower: Path) -> None:
         assert perl.run("PVE::Storage::config()->{ids}->{t1}").ok() == before
 
 
+def test_storage_cfg_is_read_as_pve_reads_it(node: Node, tower: Path) -> None:
+    node.cli("enable", str(tower))
+    text = (
+        "what is this\nTOWER: t1\n\ttower-folder /x y \n  # nodes a\n#tower: t2\n"
+        "\tnodes a,b\n\tdisable\n\n"
+        "tower: t3\n\ttower-folder /z\n\tcontent images\n"
+    )
+    node.storage_cfg(text)
+    with node.session() as perl:
+        theirs = perl.run("PVE::Storage::config()->{ids}").ok()
+    ours = {section.storeid: section.decoded() for section in parse(text)}
+    assert list(ours) == ["t1", "t3"]
+    # PVE knows that 'disable' is a number and that 'content' has a default
+    ours["t1"] |= {"disable": 1, "content": theirs["t1"]["content"]}
+    assert ours == {storeid: theirs[storeid] for storeid in ours}
+
+
 def test_units_by_systemd(node: Node, tower: Path, systemd: Path) -> None:
     said = node.cli("enable", str(tower), "--reload").stdout
     assert "pve-pybridge@tower.socket listens for it\nPVE's daemons are reloaded\n" in said
     assert [line.removeprefix("--no-pager ") for line in systemd.read_text().splitlines()] == [
         "daemon-reload",
         "enable --now pve-pybridge@tower.socket",
-        "try-restart pve-pybridge@tower.service",
+        "show --property=ActiveState,MainPID pve-pybridge@tower.service",
+        "reload pve-pybridge@tower.service",
+        "show --property=MainPID pve-pybridge@tower.service",
         "reload-or-try-restart pvedaemon pvestatd pveproxy spiceproxy pvescheduler "
         "pve-ha-lrm pve-ha-crm",
     ]
@@ -162,11 +187,37 @@ def test_units_by_systemd(node: Node, tower: Path, systemd: Path) -> None:
     systemd.unlink()
     again = node.cli("enable", str(tower), "--reload").stdout
     assert "PVE's daemons" not in again, "nothing changed for them"
-    assert "reload" not in systemd.read_text().replace("daemon-reload", "")
+    told = systemd.read_text().replace("reload pve-pybridge@tower.service", "")
+    assert "reload" not in told.replace("daemon-reload", "")
     systemd.unlink()
     node.cli("disable", "tower")
     assert "disable --now pve-pybridge@tower.socket\n" in systemd.read_text()
     assert node.cli("list").stdout == "no storage type is enabled: pve-pybridge enable FILE\n"
+
+
+def test_a_server_that_gets_no_successor_goes_on(node: Node, tower: Path, systemd: Path) -> None:
+    (node.base / "stubborn").touch()
+    reason = refused(node, "enable", str(tower))
+    assert reason == (
+        f"{node.manifests / 'tower.json'} is written, but the running server goes on with the old "
+        "code: no successor took over, see journalctl -u pve-pybridge@tower.service"
+    )
+    assert "restart" not in systemd.read_text()
+
+
+def test_a_server_that_does_not_run_or_knows_no_reload(
+    node: Node, systemd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", node.env["PATH"])
+    restart = "--no-pager try-restart pve-pybridge@tower.service\n"
+    units.renew("tower")
+    assert systemd.read_text().endswith(restart)
+    assert " reload " not in systemd.read_text()
+    (node.base / "active").touch()
+    (node.base / "old").touch()
+    units.renew("tower")
+    told = systemd.read_text()
+    assert told.endswith(f"--no-pager reload pve-pybridge@tower.service\n{restart}")
 
 
 def test_systemd_that_refuses(node: Node, tower: Path, systemd: Path) -> None:

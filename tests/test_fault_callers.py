@@ -19,12 +19,10 @@ from pathlib import Path
 import pytest
 
 from bridge_util import Node
-from faults_util import FAULTY, Faults, Inherited
+from faults_util import FAULTY, HELLO, Faults, Inherited, listening, start_call
 from pve_pybridge.process import KILL_AFTER_SECONDS
 from pve_pybridge.testing.perl import PerlCrashed
 from wire_util import Client, after_welcome, fake_server, welcome
-
-HELLO = {"wire": 1, "type": "faulty"}
 
 
 @pytest.fixture(scope="module")
@@ -219,21 +217,8 @@ def test_connection_limit(own: Faults) -> None:
 @pytest.fixture
 def listener(node: Node) -> Iterator[socket.socket]:
     """The socket as systemd holds it: across the life of servers."""
-    node.enable(FAULTY)
-    node.run.mkdir(mode=0o700)
-    with socket.socket(socket.AF_UNIX) as it:
-        it.bind(str(node.run / "faulty.sock"))
-        it.listen(64)
+    with listening(node) as it:
         yield it
-
-
-def start_call(node: Node, seconds: float, **meta: object) -> Client:
-    """A caller whose call takes that long, and has begun."""
-    client = Client(node.run / "faulty.sock", HELLO)
-    scfg = {"faulty-mode": "hang", "faulty-delay": str(seconds)}
-    client.send("call", 1, "activate_volume", "s", scfg, {"volname": "vm-1-a"}, meta)
-    time.sleep(0.2)
-    return client
 
 
 def test_drain_and_successor(node: Node, listener: socket.socket) -> None:

@@ -15,12 +15,9 @@ import pytest
 
 from bridge_util import GENUINE, Node
 from pve_pybridge.qemu import daemon, detached
-from qemu_util import CFG, MIB, Store, daemon_pid, nbd_store, qemu_io, requires, run, until
+from qemu_util import CFG, MIB, NBD, Store, daemon_pid, nbd_store, qemu_io, run, until
 
-pytestmark = [
-    requires("qemu-storage-daemon", "qemu-nbd", "qemu-img"),
-    pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="needs FUSE"),
-]
+pytestmark = NBD
 
 
 @pytest.fixture

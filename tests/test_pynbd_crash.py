@@ -7,18 +7,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from bridge_util import Node
 from pve_pybridge.qemu import daemon
-from qemu_util import MIB, Store, daemon_pid, nbd_store, qemu_io, requires, run, until
+from qemu_util import MIB, NBD, Store, daemon_pid, nbd_store, qemu_io, run, until
 
-pytestmark = [
-    requires("qemu-storage-daemon", "qemu-nbd", "qemu-img"),
-    pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="needs FUSE"),
-]
+pytestmark = NBD
 
 
 @pytest.fixture

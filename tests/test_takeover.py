@@ -19,20 +19,15 @@ from pathlib import Path
 import pytest
 
 from bridge_util import Node
-from faults_util import FAULTY, Inherited
+from faults_util import FAULTY, Inherited, listening, start_call
 from pve_pybridge import codec
-from test_fault_callers import start_call
 
 PATH = "return PVE::Storage::Custom::PyBridge::faulty->path({}, 'vm-1-a', 's');"
 
 
 @pytest.fixture
 def listener(node: Node) -> Iterator[socket.socket]:
-    node.enable(FAULTY)
-    node.run.mkdir(mode=0o700)
-    with socket.socket(socket.AF_UNIX) as it:
-        it.bind(str(node.run / "faulty.sock"))
-        it.listen(64)
+    with listening(node) as it:
         yield it
 
 

@@ -21,7 +21,7 @@ from author_util import Running, tray, wait
 from bridge_util import Node, Server
 from pve_pybridge import codec, recording, trace
 from pve_pybridge.client import Client
-from pve_pybridge.errors import StorageError
+from pve_pybridge.errors import ParameterError, RollbackBlocked, StorageError
 from pve_pybridge.storage import Call
 from pve_pybridge.trace import Trace
 
@@ -421,9 +421,11 @@ def test_errors_come_back_as_they_were() -> None:
         return caught.value
 
     blocked = once({"kind": "user", "message": "in the way", "blockers": ["a"]})
-    assert (str(blocked), blocked.blockers) == ("in the way", ["a"])  # type: ignore[attr-defined]
+    assert isinstance(blocked, RollbackBlocked)
+    assert (str(blocked), blocked.blockers) == ("in the way", ["a"])
     wrong = once({"kind": "param", "message": "bad", "errors": {"size": "odd"}})
-    assert (wrong.kind, wrong.errors) == ("param", {"size": "odd"})  # type: ignore[attr-defined]
+    assert isinstance(wrong, ParameterError)
+    assert (wrong.kind, wrong.errors) == ("param", {"size": "odd"})
     assert once({"kind": "timeout", "message": "late"}).kind == "timeout"
 
 

@@ -114,7 +114,7 @@ class Shell:
             )
         self.background.append((process, out))
         for line in step.expected:
-            wait(lambda line=line: line in out.read_text(), out.read_text)  # type: ignore[misc]
+            wait(lambda line=line: line in out.read_text(), out.read_text)  # type: ignore[misc]  # a lambda's default
 
     def look(self, step: Step, text: str) -> None:
         for line in step.expected:

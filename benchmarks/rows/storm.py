@@ -8,6 +8,8 @@ import os
 import statistics
 from collections.abc import Iterator
 
+from pve_pybridge.alive import stat_of
+
 from ..figures import Figure, Outcome, Series, shown
 from ..stage import Stage
 
@@ -46,6 +48,5 @@ def measure(stage: Stage) -> Iterator[Outcome]:
 
 
 def _server_cpu(pid: int) -> float:
-    with open(f"/proc/{pid}/stat") as file:
-        words = file.read().rpartition(")")[2].split()
+    words = stat_of(pid)
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")

@@ -12,26 +12,16 @@ from pve_pybridge.client import Client
 from ..figures import Figure, Outcome, Series, excess, micro, typical
 from ..stage import Stage
 
+Parts = list[list[float]]
+
 
 def measure(stage: Stage) -> Iterator[Outcome]:
     """Round trips by the server's own count; time against the plugin in Perl."""
-    with stage.worker() as worker:
-        before = calls(stage)
-        worker.do("time", what="vm-start", who=["bridge"], rounds=1, calls=1, warm=0)
-        trips = calls(stage) - before
-        taken = worker.do(
-            "time",
-            what="vm-start",
-            who=["bridge", "native"],
-            rounds=10 if stage.short else 60,
-            calls=30,
-            warm=3,
-        )
-    ours, native = ([statistics.median(part) for part in taken[n]] for n in ("bridge", "native"))
+    trips, taken, above = against_native(stage, "vm-start", calls=30, warm=3)
     yield Figure("VM start with two disks", trips, "round trips", "", "<= 8")
     yield Figure(
         "VM start with two disks, time",
-        1e3 * excess(ours, native),
+        above,
         "ms above",
         f"native {micro(typical(taken['native']))}",
         "<= 0.5",
@@ -40,11 +30,31 @@ def measure(stage: Stage) -> Iterator[Outcome]:
         "VM start",
         "time of all storage calls in ms",
         "share of starts",
-        samples={name: [1e3 * one for part in taken[name] for one in part] for name in taken},
+        samples=in_ms(taken),
     )
 
 
-def calls(stage: Stage) -> int:
+def against_native(
+    stage: Stage, what: str, *, calls: int, warm: int
+) -> tuple[int, dict[str, Parts], float]:
+    """Round trips of one, the seconds of many, and how many ms the bridge's take more."""
+    with stage.worker() as worker:
+        before = answered(stage)
+        worker.do("time", what=what, who=["bridge"], rounds=1, calls=1, warm=0)
+        trips = answered(stage) - before
+        rounds = 10 if stage.short else 60
+        who = ["bridge", "native"]
+        taken = worker.do("time", what=what, who=who, rounds=rounds, calls=calls, warm=warm)
+    ours, native = ([statistics.median(part) for part in taken[name]] for name in who)
+    return trips, taken, 1e3 * excess(ours, native)
+
+
+def in_ms(taken: dict[str, Parts]) -> dict[str, list[float]]:
+    """All samples, in milliseconds."""
+    return {name: [1e3 * one for part in parts for one in part] for name, parts in taken.items()}
+
+
+def answered(stage: Stage) -> int:
     """Calls that the server has answered."""
     with Client("bench", stage.run / "bench.sock") as client:
         methods = client.call("_stats")["methods"]

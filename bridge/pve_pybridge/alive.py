@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 from typing import Final
 
-_START_TIME: Final = 19
+START_TIME: Final = 19
+"""Where ``stat_of`` has the clock ticks at which a process was forked."""
 
 
 def me() -> str:
@@ -29,6 +30,6 @@ def stat_of(pid: int) -> list[str]:
 
 def _started(pid: int) -> str:
     try:
-        return stat_of(pid)[_START_TIME]
+        return stat_of(pid)[START_TIME]
     except OSError:
         return ""

@@ -21,8 +21,8 @@ from typing import Final
 
 from . import atomic, interpreter, manifest, pve, record, trust, units
 from .errors import StorageError
-from .installed import TYPE, Installed, files, read
-from .paths import backup_dir, manifests_dir
+from .installed import Installed, file_of, files, read
+from .paths import backup_dir
 from .storagecfg import Section, parse, sections
 
 _IMPORT_SECONDS: Final = 60
@@ -37,13 +37,6 @@ class Enabled:
     told: list[str]
 
 
-def manifest_file(type_: str) -> Path:
-    """Where the manifest of a type is."""
-    if not TYPE.fullmatch(type_):
-        raise StorageError(f"'{type_}' is no storage type")
-    return manifests_dir() / f"{type_}.json"
-
-
 def enable(plugin: str, python: str | None = None) -> Enabled:
     """Check the plugin, install its manifest and listen for it."""
     location = str(Path(plugin).absolute()) if plugin.endswith(".py") else plugin
@@ -52,7 +45,7 @@ def enable(plugin: str, python: str | None = None) -> Enabled:
             raise StorageError(f"{path} is not trusted: {flaw}")
     text = generate(location, python)
     facts = json.loads(text)
-    file = manifest_file(facts["type"])
+    file = file_of(facts["type"])
     found = Installed(file, facts["type"], facts)
     _refuse_another_plugin(found)
     told = _refuse_collision(found, text)
@@ -70,6 +63,12 @@ def enable(plugin: str, python: str | None = None) -> Enabled:
             units.enable(found.type)
         except StorageError as err:
             raise StorageError(f"{file} is written, but nobody listens: {err}") from None
+        try:
+            units.renew(found.type)
+        except StorageError as err:
+            raise StorageError(
+                f"{file} is written, but the running server goes on with the old code: {err}"
+            ) from None
         told.append(f"{units.socket_unit(found.type)} listens for it")
     else:
         told.append(f"no systemd here: serve it by 'pve-pybridge serve --type {found.type}'")
@@ -82,23 +81,13 @@ def generate(location: str, python: str | None, timeout: float = _IMPORT_SECONDS
     args = ["manifest", location, "--location", location]
     args += ["--interpreter", python] if python else []
     try:
-        done = subprocess.run(
-            interpreter.command(python, *args),
-            env=interpreter.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
+        done = interpreter.run(python, *args, timeout=timeout)
     except subprocess.TimeoutExpired:
         raise StorageError(f"{location}: its import takes more than {timeout:g} s") from None
     except OSError as err:
         raise StorageError(f"can't run the interpreter {python}: {err.strerror}") from None
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise StorageError(said[-1].removeprefix("pve-pybridge: "))
+        raise StorageError(interpreter.complaint(done))
     return done.stdout
 
 
@@ -138,7 +127,7 @@ def _refuse_collision(found: Installed, text: str) -> list[str]:
 
 def disable(type_: str, *, force: bool) -> list[str]:
     """Remove the manifest and stop listening; returns what there is to say."""
-    file = manifest_file(type_)
+    file = file_of(type_)
     if not os.path.lexists(file):
         raise StorageError(f"storage type '{type_}' is not enabled here: there is no {file}")
     used = [section for section in sections() if section.type == type_]

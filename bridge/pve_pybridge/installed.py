@@ -79,11 +79,16 @@ def files() -> list[Path]:
         raise StorageError(f"can't read {manifests_dir()}: {err.strerror}") from None
 
 
-def find(type_: str) -> Installed:
-    """The manifest of a storage type; StorageError when it isn't enabled or can't be read."""
+def file_of(type_: str) -> Path:
+    """Where the manifest of a storage type is, or would be."""
     if not TYPE.fullmatch(type_):
         raise StorageError(f"'{type_}' is no storage type")
-    file = manifests_dir() / f"{type_}.json"
+    return manifests_dir() / f"{type_}.json"
+
+
+def find(type_: str) -> Installed:
+    """The manifest of a storage type; StorageError when it isn't enabled or can't be read."""
+    file = file_of(type_)
     if not file.exists():
         raise StorageError(f"storage type '{type_}' is not enabled here: there is no {file}")
     return read(file)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,26 @@ def environment() -> Mapping[str, str]:
     found = importlib.util.find_spec("msgpack")  # imported only by who speaks with a server
     where = str(Path(found.origin).parent) if found and found.origin else ""
     return {**os.environ, "PVE_PYBRIDGE_MSGPACK": where}
+
+
+def run(interpreter: str | None, *args: str, timeout: float) -> subprocess.CompletedProcess[str]:
+    """Run that command to its end; OSError, TimeoutExpired."""
+    return subprocess.run(
+        command(interpreter, *args),
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        check=False,
+    )
+
+
+def complaint(done: subprocess.CompletedProcess[str]) -> str:
+    """Why the command failed, in one line."""
+    said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return said[-1].removeprefix("pve-pybridge: ")
 
 
 def become(interpreter: str, *args: str) -> NoReturn:

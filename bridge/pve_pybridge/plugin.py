@@ -181,8 +181,8 @@ def config_class(plugin: type[StoragePlugin[Any]]) -> type[StorageConfig]:
     for cls in plugin.__mro__:
         for base in getattr(cls, "__orig_bases__", ()):
             for arg in typing.get_args(base):
-                if isinstance(arg, TypeVar):  # a base such as DirectoryPlugin, left unparametrised
-                    arg = arg.__bound__  # noqa: PLW2901
-                if isinstance(arg, type) and issubclass(arg, StorageConfig):
-                    return arg
+                # a base such as DirectoryPlugin may be left unparametrised
+                found = arg.__bound__ if isinstance(arg, TypeVar) else arg
+                if isinstance(found, type) and issubclass(found, StorageConfig):
+                    return found
     return StorageConfig

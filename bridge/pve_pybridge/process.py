@@ -16,9 +16,9 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Final
 
+from .alive import stat_of
 from .errors import StorageError, one_line
 
 logger = logging.getLogger(__name__)
@@ -171,13 +171,14 @@ def _group_alive(process: subprocess.Popen[bytes]) -> bool:
         os.killpg(process.pid, 0)
     except ProcessLookupError:
         return False
-    return any(_runs_in_group(stat, process.pid) for stat in Path("/proc").glob("[0-9]*/stat"))
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return any(_runs_in_group(pid, process.pid) for pid in pids)
 
 
-def _runs_in_group(stat: Path, group: int) -> bool:
+def _runs_in_group(pid: int, group: int) -> bool:
     """A zombie that nobody has waited for yet doesn't count."""
     try:
-        state, _, its_group, *_ = stat.read_text().rpartition(")")[2].split()
+        state, _, its_group, *_ = stat_of(pid)
     except (OSError, ValueError):
         return False  # gone meanwhile
     return its_group == str(group) and state not in "ZX"

@@ -19,9 +19,9 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
-from . import manifest
+from . import manifest, units
 from .errors import StorageError, one_line
 from .host import Host
 from .loader import load
@@ -30,8 +30,6 @@ from .storage import Call
 
 logger = logging.getLogger(__name__)
 
-DAEMONS: Final = ("pvedaemon", "pveproxy", "pvestatd", "pvescheduler", "pve-ha-lrm")
-"""What keeps PVE's storage modules, and the manifests they read, in memory."""
 Stamp = tuple[int, int, int]
 
 
@@ -124,7 +122,7 @@ class Reloading:
             _say(
                 f"{self.type}: PVE doesn't know yet: {'; '.join(changes)}. Write the manifest anew "
                 f"(pve-pybridge manifest {self._source} -o …/{self.type}.json) and reload what "
-                f"has read the old one: systemctl reload-or-restart {' '.join(DAEMONS)}"
+                f"has read the old one: {units.RELOAD}"
             )
 
     def _look(self) -> dict[str, Stamp | None]:

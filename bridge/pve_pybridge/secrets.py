@@ -26,9 +26,9 @@ LEGACY: Final = {
 """The only properties hosts before APIVER 11 treat as sensitive, with the file suffix they get."""
 
 
-def path(storeid: str, property_: str) -> Path:
-    """The file that holds the secret."""
-    return etc_pve() / "priv" / "storage" / f"{storeid}.{LEGACY.get(property_, property_)}"
+def path(storeid: str, property_: str, etc: Path | None = None) -> Path:
+    """The file that holds the secret, in *etc* instead of /etc/pve."""
+    return (etc or etc_pve()) / "priv" / "storage" / f"{storeid}.{LEGACY.get(property_, property_)}"
 
 
 def read(storeid: str, property_: str) -> Secret | None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -88,6 +87,8 @@ def announce() -> None:
 
 def _program() -> list[str]:
     """The command as it was started, by Debian's own Python: a manifest may name another now."""
+    import shutil  # noqa: PLC0415  3 ms and 0.5 MiB that a server needs once, if ever
+
     name = Path(sys.argv[0]).name
     found = None if name == "__main__.py" else shutil.which(name)
     return [found] if found else [sys.executable, "-m", "pve_pybridge"]

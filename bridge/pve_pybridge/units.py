@@ -9,22 +9,26 @@ container, a checkout) ``pve-pybridge serve`` runs in the foreground and nothing
 from __future__ import annotations
 
 import subprocess
+import time
 from typing import Final
 
 from .errors import StorageError
 from .paths import systemd_dir
 
-PVE_DAEMONS: Final = ("pvedaemon", "pvestatd", "pveproxy", "spiceproxy", "pvescheduler")
-"""What PVE's own package trigger reloads: each loads all storage plugins at its start."""
-HA_DAEMONS: Final = ("pve-ha-lrm", "pve-ha-crm")
-"""They are restarted by the same trigger, after the others."""
+PVE_DAEMONS: Final = (
+    *("pvedaemon", "pvestatd", "pveproxy", "spiceproxy", "pvescheduler"),
+    *("pve-ha-lrm", "pve-ha-crm"),
+)
+"""What PVE's own package trigger reloads, HA last: each loads all storage plugins at its start."""
 
-RELOAD: Final = "systemctl reload-or-try-restart " + " ".join((*PVE_DAEMONS, *HA_DAEMONS))
+RELOAD: Final = f"systemctl reload-or-try-restart {' '.join(PVE_DAEMONS)}"
 """What makes PVE's daemons load plugins anew: the same as ``pve-api-updates`` does in dpkg.
 
 ``dpkg-trigger`` outside a package operation only leaves a note for the next one.
 """
 _SECONDS: Final = 60
+TAKEOVER_SECONDS: Final = 10.0
+"""How long a successor may take to start."""
 
 
 def systemd_runs() -> bool:
@@ -63,10 +67,32 @@ def state(type_: str) -> str:
 
 
 def enable(type_: str) -> None:
-    """Listen from now on and after each boot; a running server is replaced."""
+    """Listen from now on and after each boot."""
     _systemctl(["daemon-reload"], _SECONDS)
     _systemctl(["enable", "--now", socket_unit(type_)], _SECONDS)
-    _systemctl(["try-restart", service_unit(type_)], 2 * _SECONDS)
+
+
+def renew(type_: str) -> None:
+    """Have a successor with the new code take over from a running server, whose calls finish.
+
+    StorageError if none does: then the old one goes on.  The package's scripts do the same, see
+    ``renew`` in debian/libexec/register.
+    """
+    service = service_unit(type_)
+    before = show(service, "ActiveState", "MainPID")
+    try:
+        if before.get("ActiveState") == "active":
+            _systemctl(["reload", service], _SECONDS)
+    except StorageError:  # it has just ended, or its unit is older than this
+        before = {}
+    if before.get("ActiveState") != "active":
+        _systemctl(["try-restart", service], 2 * _SECONDS)
+        return
+    ends = time.monotonic() + TAKEOVER_SECONDS
+    while show(service, "MainPID").get("MainPID") == before.get("MainPID"):
+        if time.monotonic() > ends:
+            raise StorageError(f"no successor took over, see journalctl -u {service}")
+        time.sleep(0.2)
 
 
 def disable(type_: str) -> None:

@@ -28,7 +28,7 @@ from pve_pybridge import (
 class ExtraConfig(DirectoryConfig):
     fail: str | None = option("the method that fails", default=None)
     uuid: str | None = option("set when the storage is added", default=None)
-    token: Secret | None = secret("kept out of storage.cfg")  # noqa: RUF009
+    token: Secret | None = secret("kept out of storage.cfg")
 
 
 Call = Storage[ExtraConfig]

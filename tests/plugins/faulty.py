@@ -45,8 +45,8 @@ class FaultyConfig(StorageConfig):
     dir: str | None = option("where volumes are", default=None)
     delay: float | None = option("seconds", default=None)
     amount: int | None = option("MiB of whatever there is too much of", default=None)
-    token: Secret | None = secret("only new hosts know it")  # noqa: RUF009
-    password: Secret | None = secret("one of PVE's own", builtin="password")  # noqa: RUF009
+    token: Secret | None = secret("only new hosts know it")
+    password: Secret | None = secret("one of PVE's own", builtin="password")
 
 
 Call = Storage[FaultyConfig]

@@ -50,8 +50,8 @@ class ProbeConfig(StorageConfig):
     ratio: float | None = option("a number", default=None)
     eager: bool = option("a flag", default=False)
     generated: str | None = option("set by a hook", default=None)
-    token: Secret | None = secret("only new hosts know it")  # noqa: RUF009
-    password: Secret | None = secret("one of PVE's own", builtin="password")  # noqa: RUF009
+    token: Secret | None = secret("only new hosts know it")
+    password: Secret | None = secret("one of PVE's own", builtin="password")
 
 
 Call = Storage[ProbeConfig]

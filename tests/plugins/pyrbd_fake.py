@@ -17,7 +17,7 @@ process.ENVIRONMENT["FAKE_CEPH"] = HOME
 PyRbd = load(str(TESTS.parent / "python_plugins/pyrbd.py"))
 
 
-class FakeRbd(PyRbd):  # type: ignore[misc, valid-type]
+class FakeRbd(PyRbd):  # type: ignore[misc, valid-type]  # loaded from its file
     type = "pyrbd"
     rules = PyRbd.rules
     sysfs = f"{HOME}/sys"

@@ -35,7 +35,7 @@ my @calls = (
 
 my ($count) = $ARGV[0] =~ /\A(\d+)\z/;
 open(STDERR, '>', '/dev/null') or die "/dev/null: $!\n";
-local $SIG{__WARN__} = sub { }; ## no critic (RequireLocalizedPunctuationVars)
+local $SIG{__WARN__} = sub { };
 my ($answered, $died, $odd, $before) = (0, 0, 0);
 my %odd;
 for my $number (1 .. $count) {

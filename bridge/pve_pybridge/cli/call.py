@@ -21,11 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
-from .. import storage_cfg
 from ..client import CallFailed, Client
 from ..errors import StorageError
 from ..methods import LOCAL, Method
-from ..paths import etc_pve, laptop_dir, manifests_dir, run_dir, socket_path
+from ..paths import etc_pve, manifests_dir, run_dir, socket_path
+from ..storagecfg import decoded
 from ..testing.perl import PerlCrashed, PerlSession
 from ..testing.sandbox import HELLO, Sandbox, perl_missing
 from . import laptop
@@ -113,7 +113,7 @@ def _in_sandbox(
         try:
             if args.perl:
                 return _through_perl(args.storage, row, given, stream, sandbox.env)
-            scfg = storage_cfg.read(sandbox.config_file)[args.storage]
+            scfg = decoded(sandbox.config_file)[args.storage]
             with sandbox.client(type_, 3600, command=_command(args)) as client:
                 _activate(client, args.storage, row, scfg)
                 return _ask(client, args.storage, row, scfg, given, stream)
@@ -141,19 +141,15 @@ def _on_this_machine(
 
 def find(storeid: str) -> tuple[dict[str, Any], dict[str, str]]:
     """A storage's section, and the environment in which Perl finds it, too."""
-    for etc, manifests, mine in (
-        (etc_pve(), manifests_dir(), False),
-        (laptop_dir() / "etc-pve", laptop_dir() / "plugins.d", True),
-    ):
-        sections = storage_cfg.read(etc / "storage.cfg")
+    node = {
+        "PVE_PYBRIDGE_ETC_PVE": str(etc_pve()),
+        "PVE_PYBRIDGE_MANIFESTS": str(manifests_dir()),
+        "PVE_PYBRIDGE_RUN": str(run_dir()),
+    }
+    for env in (node, laptop.files().env):
+        sections = decoded(Path(env["PVE_PYBRIDGE_ETC_PVE"]) / "storage.cfg")
         if storeid in sections:
-            env = {
-                "PVE_PYBRIDGE_ETC_PVE": str(etc),
-                "PVE_PYBRIDGE_MANIFESTS": str(manifests),
-                "PVE_PYBRIDGE_RUN": str(run_dir()),
-                **({"PVE_STANDIN_LOCK_DIR": str(laptop_dir() / "lock")} if mine else {}),
-            }
-            return _defaults(sections[storeid], manifests), env
+            return _defaults(sections[storeid], Path(env["PVE_PYBRIDGE_MANIFESTS"])), env
     raise StorageError(
         f"storage '{storeid}' is not in {etc_pve()}/storage.cfg; to try a plugin without PVE: "
         "--plugin FILE --config OPTION=VALUE"

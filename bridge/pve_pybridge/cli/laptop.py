@@ -8,15 +8,15 @@ beside the sockets.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .. import manifest, secrets, storage_cfg
+from .. import manifest, offnode, secrets
 from ..errors import StorageError
-from ..paths import laptop_dir
+from ..offnode import Files
+from ..paths import laptop_dir, run_dir
 from ..plugin import StoragePlugin
 
 _ETC_PVE: Final = "PVE_PYBRIDGE_ETC_PVE"
@@ -33,16 +33,19 @@ def options(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def files() -> Files:
+    """The directory beside the sockets."""
+    return Files(laptop_dir(), run_dir())
+
+
 def make_storage(storeid: str, plugin: type[StoragePlugin[Any]], words: Sequence[str]) -> None:
     """Write a storage's section, manifest and secrets, and have this process read them there."""
     if Path("/etc/pve/storage.cfg").exists() and _ETC_PVE not in os.environ:
         raise StorageError(f"--storage {storeid}: this is a PVE node, add it with 'pvesm add'")
-    section, given = storage_cfg.section_of(plugin, options(words))
-    base = laptop_dir()
-    os.environ.setdefault(_ETC_PVE, str(base / "etc-pve"))
-    for directory in (base / "etc-pve", base / "plugins.d", base / "lock"):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    facts = json.dumps(manifest.build(plugin))
-    (base / "plugins.d" / f"{plugin.type}.json").write_text(facts, "ascii")
-    storage_cfg.write(base / "etc-pve" / "storage.cfg", storeid, section)
+    section, given = offnode.section_of(plugin, options(words))
+    there = files()
+    os.environ.setdefault(_ETC_PVE, str(there.etc))
+    there.make()
+    there.enable(manifest.build(plugin))
+    there.add(storeid, section)
     secrets.apply(storeid, given)

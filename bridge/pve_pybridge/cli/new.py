@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import StorageError
+from ..installed import TYPE
 from ..manifest import PVE_TYPES
 
 _TEMPLATES: Final = Path(__file__).resolve().parent.parent / "templates"
-_TYPE: Final = re.compile(r"[a-z][a-z0-9-]*[a-z0-9]")
 _SUFFIX: Final = ".tmpl"
 _OPTIONS: Final = {
     "block": ("folder=data", "folder={dir}", "--{type}-folder /srv/{type}"),
@@ -74,7 +74,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _new(args: argparse.Namespace) -> int:
-    if not _TYPE.fullmatch(args.name):
+    if not TYPE.fullmatch(args.name):
         raise StorageError(
             f"'{args.name}' can't be a storage type: lower case letters, digits and dashes can"
         )

@@ -14,6 +14,7 @@ from .. import enabling, units
 from ..errors import StorageError
 from ..installed import files, read
 from ..storagecfg import Section, sections
+from .show import columns
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,7 +57,7 @@ def _list(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
     elif rows:
         head = ["TYPE", "VERSIONS", "STATE", "STORAGES", "PLUGIN"]
-        print(_columns([head, *(_cells(row) for row in rows)]))
+        print(columns([head, *(_cells(row) for row in rows)]))
     elif not flaws:
         print("no storage type is enabled: pve-pybridge enable FILE")
     for flaw in flaws:
@@ -91,12 +92,6 @@ def _cells(row: dict[str, object]) -> list[str]:
     if row["interpreter"]:
         plugin += f" ({row['interpreter']})"
     return [f"{row['type']}", versions, f"{row['state']}", ", ".join(storages) or "none", plugin]
-
-
-def _columns(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join(lines)
 
 
 # --- enable and disable -------------------------------------------------------------------------

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from .. import storage_cfg
+from .. import offnode
 from ..client import CallFailed, Client
 from ..errors import StorageError
 from ..listen import listening_socket
 from ..loader import load
 from ..methods import METHODS
-from ..paths import laptop_dir, socket_path
+from ..paths import socket_path
 from ..recording import Recorded, Recording, read
 from ..server import Server
 from ..testing.sandbox import Sandbox
@@ -81,7 +81,7 @@ def _against(args: argparse.Namespace, recording: Recording) -> int:
         raise StorageError(
             f"the recording is of type '{recording.one_type()}', {args.against} of '{plugin.type}'"
         )
-    given = storage_cfg.options_by_property(plugin, laptop.options(args.config))
+    given = offnode.options_by_property(plugin, laptop.options(args.config))
     different = skipped = 0
     with Sandbox() as sandbox:
         for storeid in dict.fromkeys(call["storeid"] for call in recording.calls):
@@ -167,11 +167,9 @@ def _serve(recording: Recording) -> int:
 
 def _make_storages(host: Recorded, recording: Recording) -> None:
     """What ``call`` needs to find the storages without PVE: sections and manifest."""
-    base = laptop_dir()
-    for directory in (base / "etc-pve", base / "plugins.d", base / "lock"):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    there = laptop.files()
+    there.make()
     if host.facts():
-        (base / "plugins.d" / f"{host.type}.json").write_text(json.dumps(host.facts()), "ascii")
+        there.enable(host.facts())
     for call in recording.calls:
-        section = {"type": host.type, **(call.get("scfg") or {})}
-        storage_cfg.write(base / "etc-pve" / "storage.cfg", call["storeid"], section)
+        there.add(call["storeid"], {"type": host.type, **(call.get("scfg") or {})})

@@ -118,10 +118,14 @@ def _serve(args: argparse.Namespace) -> int:
 
 def _again(args: argparse.Namespace, type_: str) -> list[str]:
     """The same once more, for a successor: the manifest is read anew, if there was one."""
+    return _command(args, *(["--type", type_] if args.type else [args.plugin]))
+
+
+def _command(args: argparse.Namespace, *source: str) -> list[str]:
+    """What was asked for, with another source."""
     options = ["--drain", str(args.drain)]
     options += ["--socket", str(args.socket)] if args.socket else []
     options += ["--trace", str(args.trace)] if args.trace else []
-    source = ["--type", type_] if args.type else [args.plugin]
     return ["--log-level", args.log_level, "serve", *source, *options]
 
 
@@ -137,13 +141,8 @@ def _named_by_manifest(args: argparse.Namespace) -> str:
             "'pve-pybridge manifest PLUGIN --location PLUGIN', or name the plugin here"
         )
     if manifest.interpreter:
-        options = ["--type", args.type, "--drain", str(args.drain)]
-        options += ["--socket", str(args.socket)] if args.socket else []
-        options += ["--trace", str(args.trace)] if args.trace else []
-        options += ["--reload"] if args.reload else []
-        become(
-            manifest.interpreter, "--log-level", args.log_level, "serve", manifest.plugin, *options
-        )
+        command = _command(args, manifest.plugin, "--type", args.type)
+        become(manifest.interpreter, *command, *(["--reload"] if args.reload else []))
     return manifest.plugin
 
 

@@ -108,9 +108,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows under the keys that any of them has."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     cells = [[short(row[key], key, 60) if key in row else "" for key in keys] for row in rows]
-    widths = [max(len(line[i]) for line in [keys, *cells]) for i in range(len(keys))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in [keys, *cells]
-    ]
+    return columns([keys, *cells])
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Cells below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)

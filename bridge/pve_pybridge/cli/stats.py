@@ -38,9 +38,9 @@ def types() -> list[str]:
     return sorted(path.stem for path in run_dir().glob("*.sock"))
 
 
-def snapshot(type_: str) -> dict[str, Any]:
+def snapshot(type_: str, timeout: float = 5.0) -> dict[str, Any]:
     """A server's own account; StorageError when it can't be asked."""
-    with Client(type_, socket_path(type_), timeout=5.0) as client:
+    with Client(type_, socket_path(type_), timeout) as client:
         answer: dict[str, Any] = client.call("_stats")
         return answer
 

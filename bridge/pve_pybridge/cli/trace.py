@@ -21,7 +21,7 @@ from typing import Any, Final, TextIO
 from ..client import CallFailed, Client
 from ..errors import StorageError
 from ..paths import run_dir, socket_path
-from . import replay
+from . import replay, stats
 from .call import find
 from .show import Paint
 from .trace_view import View
@@ -50,10 +50,7 @@ def _trace(args: argparse.Namespace) -> int:
     if args.replay:
         return replay.run(args)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if args.storage:
-        types = [find(args.storage)[0]["type"]]
-    else:
-        types = sorted(path.stem for path in run_dir().glob("*.sock"))
+    types = [find(args.storage)[0]["type"]] if args.storage else stats.types()
     if not types:
         raise StorageError(f"no plugin server has a socket in {run_dir()}")
     events: queue.Queue[Event] = queue.Queue(maxsize=1000)
@@ -162,9 +159,8 @@ class _Show:
 
 def _running(type_: str) -> list[dict[str, Any]]:
     try:
-        with Client(type_, socket_path(type_), timeout=1.0) as client:
-            answer: list[dict[str, Any]] = client.call("_stats")["running"]
-            return answer
+        running: list[dict[str, Any]] = stats.snapshot(type_, timeout=1.0)["running"]
+        return running
     except StorageError:
         return []
 

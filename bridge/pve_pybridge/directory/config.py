@@ -29,7 +29,7 @@ class DirectoryConfig(StorageConfig):
     """What an administrator can say about a directory storage."""
 
     path: str = builtin(fixed=True)
-    content_dirs: dict[str, str] | None = builtin(default=None)  # noqa: RUF009
+    content_dirs: dict[str, str] | None = builtin(default=None)
     format: str | None = builtin(default=None)
     preallocation: str | None = builtin(default=None)
     mkdir: bool | None = builtin(default=None)

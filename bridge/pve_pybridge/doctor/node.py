@@ -15,6 +15,7 @@ from ..errors import StorageError
 from ..installed import Installed
 from ..paths import socket_path
 from ..storagecfg import Section, sections
+from .procfs import Process, pve_processes
 
 T = TypeVar("T")
 
@@ -79,8 +80,15 @@ class Node:
         found: dict[str, Any] | None = self.pve().facts["ids"].get(storeid)
         return found
 
+    def processes(self) -> dict[int, Process]:
+        """All PVE processes, by number."""
+        return self._once("processes", pve_processes)
+
     def expected(self, type_: str) -> bool:
         """Whether somebody should answer for a type now; an idle one must not be woken."""
+        return self._once(f"expected {type_}", lambda: self._expected(type_))
+
+    def _expected(self, type_: str) -> bool:
         if self.storages(type_):
             return True
         if units.systemd_runs():

@@ -27,20 +27,15 @@ from .. import record, units
 from ..errors import StorageError
 from .findings import Finding, Report, warning
 from .node import Node
-from .procfs import Process, pve_processes
+from .procfs import Process
 
 _SLACK: Final = 1.5
 """Clock ticks and whole seconds."""
 
 
-def pvestatd_runs() -> bool:
-    """Whether somebody asks for status all the time."""
-    return any(one.daemon == "pvestatd" for one in pve_processes().values())
-
-
 def check(node: Node, report: Report) -> None:
     """Compare each one's time with that of the newest file it should have."""
-    processes = pve_processes()
+    processes = node.processes()
     report.summary = f"PVE processes: {len(processes)}"
     present = record.loaded_since()
     if present is None or not processes:

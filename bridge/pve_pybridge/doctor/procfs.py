@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-DAEMONS: Final = (
-    *("pvedaemon", "pveproxy", "spiceproxy", "pvestatd", "pvescheduler"),
-    *("pve-ha-lrm", "pve-ha-crm"),
-)
-"""PVE's own service managers; pveproxy and spiceproxy run as www-data."""
+from ..alive import START_TIME, stat_of
+from ..units import PVE_DAEMONS
+
 _COMMANDS: Final = ("qm", "pct", "pvesm", "vzdump", "pvesh", "pvesr", "qmrestore", "qmeventd")
-_NAME: Final = re.compile(rf"(?P<daemon>{'|'.join(DAEMONS)})(?P<worker> worker)?(?: .*)?")
+_NAME: Final = re.compile(rf"(?P<daemon>{'|'.join(PVE_DAEMONS)})(?P<worker> worker)?(?: .*)?")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -71,10 +69,10 @@ def _process(directory: Path, boot: float) -> Process | None:
             return None
         if os.readlink(directory / "ns/mnt") != os.readlink("/proc/self/ns/mnt"):
             return None
-        fields = (directory / "stat").read_text().rpartition(")")[2].split()
+        fields = stat_of(int(directory.name))
     except OSError:
         return None
-    started = boot + int(fields[19]) / _TICKS
+    started = boot + int(fields[START_TIME]) / _TICKS
     return Process(int(directory.name), int(fields[1]), title, started)
 
 
@@ -83,4 +81,4 @@ def _is_pve(title: str, words: list[str]) -> bool:
         return True
     names = (word.rpartition("/")[2] for word in words if not word.startswith("-"))
     script = next((name for name in names if not name.startswith("perl")), "")
-    return script in _COMMANDS or script in DAEMONS
+    return script in _COMMANDS or script in PVE_DAEMONS

@@ -44,20 +44,9 @@ def check(node: Node, report: Report) -> None:
 def _flaw(python: str) -> str | None:
     """Import what serving a plugin needs."""
     try:
-        done = subprocess.run(
-            interpreter.command(python, "serve", "--help"),
-            env=interpreter.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-            check=False,
-        )
+        done = interpreter.run(python, "serve", "--help", timeout=_SECONDS)
     except subprocess.TimeoutExpired:
         return f"no answer in {_SECONDS} s"
     except OSError as err:
         return err.strerror
-    if done.returncode == 0:
-        return None
-    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    return interpreter.complaint(done) if done.returncode else None

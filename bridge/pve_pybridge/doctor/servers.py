@@ -22,20 +22,21 @@ def check(node: Node, report: Report) -> None:
 
 def _server(node: Node, manifest: Installed, report: Report) -> None:
     where = f"server of type '{manifest.type}'"
-    restart = f"systemctl restart pve-pybridge@{manifest.type}.service"
+    service = f"pve-pybridge@{manifest.type}.service"
+    renew = f"systemctl reload {service}"  # which cuts no call
     try:
         account = node.server(manifest.type)
     except StorageError as err:
-        mend = f"journalctl -u pve-pybridge@{manifest.type}; {restart}"
+        mend = f"journalctl -u pve-pybridge@{manifest.type}; systemctl restart {service}"
         report.add([fault(where, str(err), mend)])
         return
     if account.get("version") != __version__:
         what = f"it still runs release {account.get('version')}, installed is {__version__}"
-        report.add([warning(where, what, restart)])
+        report.add([warning(where, what, renew)])
     try:
         file = manifest.plugin_file
         changed = file and file.stat().st_ctime > account["since"] + 1
     except (OSError, StorageError):  # the check of manifests tells
         return
     if changed:
-        report.add([warning(where, f"{file} changed since it was started", restart)])
+        report.add([warning(where, f"{file} changed since it was started", renew)])

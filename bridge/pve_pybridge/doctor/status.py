@@ -16,7 +16,6 @@ from ..pve import NoPve
 from ..storagecfg import Section
 from .findings import Report, fault, warning
 from .node import Node
-from .processes import pvestatd_runs
 from .run import beside_each_other
 
 _SECONDS = 5.0
@@ -58,7 +57,7 @@ def _status(node: Node, section: Section, report: Report, ages: list[str]) -> No
         mend = "see whether its backend is reachable from this node"
         report.add([warning(where, "it is inactive", mend)])
     ages.append(f"{section.storeid} {_age(known.get('answered'))}")
-    if pvestatd_runs():
+    if any(process.daemon == "pvestatd" for process in node.processes().values()):
         _last_good(where, known, report)
 
 

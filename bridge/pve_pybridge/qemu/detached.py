@@ -19,13 +19,13 @@ from typing import Any, Final
 
 from ..alive import stat_of
 from ..errors import StorageError
+from ..paths import systemd_dir
 from ..storage import Storage
 
 _START_SECONDS: Final = 20.0
 _STOP_SECONDS: Final = 10.0
 _FLAGS: Final = 6
 _PF_EXITING: Final = 0x4
-_SYSTEMD: Final = Path("/run/systemd/system")
 
 
 def start(storage: Storage[Any], unit: str, command: Sequence[str], pidfile: Path) -> None:
@@ -34,7 +34,7 @@ def start(storage: Storage[Any], unit: str, command: Sequence[str], pidfile: Pat
     The command line must name *pidfile*.  With systemd it is the unit *unit*, stopped at shutdown
     after the guests (PVE stops those in pve-guests.service).
     """
-    if _SYSTEMD.is_dir():
+    if systemd_dir().is_dir():
         storage.run(["systemctl", "stop", f"{unit}.service"], check=False, timeout=_START_SECONDS)
         properties = ("Type=forking", f"PIDFile={pidfile}", "Before=pve-guests.service")
         command = [

@@ -8,9 +8,9 @@ For a plugin's own tests, and for the commands that try a plugin without a node 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,23 +19,22 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
-from .. import manifest, storage_cfg
+from .. import manifest, offnode, secrets
 from ..client import Client
 from ..coerce import plain
 from ..config import options_of
 from ..errors import StorageError
 from ..loader import load
 from ..plugin import StoragePlugin, config_class
-from ..secrets import LEGACY
+from ..storagecfg import decoded
 from .perl import PerlResult, PerlSession, perl_include_dirs
 
 PERL_MODULES: Final = ("Data::MessagePack", "IO::FDPass", "JSON")
 _ALL_HINTS: Final = ("guest-is-windows", "plugin-may-deactivate-volume")
 HELLO: Final[dict[str, Any]] = {"apiver": 15, "apiage": 6, "hints": list(_ALL_HINTS)}
 """How a caller of the newest storage API introduces itself."""
-_START_SECONDS: Final = 30
 
 
 class Sandbox:
@@ -44,23 +43,21 @@ class Sandbox:
     *base* is made for the purpose, and removed, when none is given.
     """
 
+    _start_seconds: ClassVar[float] = 30
+
     def __init__(self, base: Path | None = None):
         self._stack = ExitStack()
         if base is None:
             base = Path(tempfile.mkdtemp(prefix="pve-pybridge-"))
             self._stack.callback(shutil.rmtree, base, ignore_errors=True)
         self.base = base
-        self.etc = base / "etc-pve"
-        self.manifests = base / "plugins.d"
         self.run = base / "run"
-        self.env = {
-            "PVE_PYBRIDGE_ETC_PVE": str(self.etc),
-            "PVE_PYBRIDGE_MANIFESTS": str(self.manifests),
-            "PVE_PYBRIDGE_RUN": str(self.run),
-            "PVE_STANDIN_LOCK_DIR": str(base / "lock"),
-        }
-        for directory in (self.etc, self.manifests, self.run, base / "lock"):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._files = offnode.Files(base, self.run)
+        self._files.make()
+        self.etc = self._files.etc
+        self.manifests = self._files.manifests
+        self.env = dict(self._files.env)
         self.log = base / "server.log"
         """What the plugin servers print and log."""
         self._perl: PerlSession | None = None
@@ -78,7 +75,7 @@ class Sandbox:
     @property
     def config_file(self) -> Path:
         """The storage.cfg of this PVE."""
-        return self.etc / "storage.cfg"
+        return self._files.storage_cfg
 
     def add(self, storeid: str, plugin: str | Path, **config: object) -> str:
         """Enable a plugin and add a storage of its type; returns the type.
@@ -88,11 +85,10 @@ class Sandbox:
         """
         cls = load(str(plugin))
         given = {name: str(value) for name, value in config.items()}
-        section, secrets = storage_cfg.section_of(cls, given)
-        facts = json.dumps(manifest.build(cls))
-        (self.manifests / f"{cls.type}.json").write_text(facts, "ascii")
-        storage_cfg.write(self.config_file, storeid, section)
-        self.store_secrets(cls, storeid, secrets)
+        section, hidden = offnode.section_of(cls, given)
+        self._files.enable(manifest.build(cls))
+        self._files.add(storeid, section)
+        self.store_secrets(cls, storeid, hidden)
         return cls.type
 
     def store_secrets(
@@ -101,36 +97,36 @@ class Sandbox:
         """Put those of the properties that are secret where ``storage.secret`` finds them."""
         for item in options_of(config_class(plugin), plugin.type):
             if item.option.secret and item.property in given:
-                file = self._secret_file(storeid, item.property)
+                file = secrets.path(storeid, item.property, self.etc)
+                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 file.write_text(given[item.property], "utf-8")
-
-    def _secret_file(self, storeid: str, name: str) -> Path:
-        folder = self.etc / "priv" / "storage"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder / f"{storeid}.{LEGACY.get(name, name)}"
 
     # --- processes -----------------------------------------------------------------------------
 
     def serve(self, plugin: str | Path, *options: str) -> subprocess.Popen[bytes]:
         """Start a server; StorageError with its own words when it doesn't come up."""
-        command = [sys.executable, "-m", "pve_pybridge", "serve", str(plugin), *options]
         with self.log.open("ab") as log:
             start = log.tell()
             server = subprocess.Popen(
-                command,
+                [*self._bridge(), "serve", str(plugin), *options],
                 env={**os.environ, **self.env},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
-        self._stack.callback(_stop, server)
-        ends = time.monotonic() + _START_SECONDS
+        self._stack.callback(end, server)
+        ends = time.monotonic() + self._start_seconds
         while b"listening on" not in (said := self.log.read_bytes()[start:]):
             if server.poll() is not None or time.monotonic() > ends:
+                server.kill()
                 words = said.decode(errors="replace").strip().splitlines() or ["no word from it"]
                 raise StorageError(words[-1].removeprefix("pve-pybridge: "))
             time.sleep(0.01)
         return server
+
+    def _bridge(self) -> list[str]:
+        """The command ``pve-pybridge``."""
+        return [sys.executable, "-m", "pve_pybridge"]
 
     def client(self, type_: str, timeout: float = 60.0, **hello: object) -> Client:
         """A connection to the server of a type, as a caller of the newest storage API."""
@@ -141,7 +137,7 @@ class Sandbox:
 
         Arguments are those of the method table, sizes in bytes; the answer is as it is on the wire.
         """
-        sections = storage_cfg.read(self.config_file)
+        sections = decoded(self.config_file)
         if storeid not in sections:
             raise StorageError(f"storage '{storeid}' does not exist")
         scfg = sections[storeid]
@@ -154,8 +150,12 @@ class Sandbox:
         *args* are in ``@ARGS``.  The process is started at first use and kept.
         """
         if self._perl is None:
-            self._perl = self._stack.enter_context(PerlSession(env=self.env))
+            self._perl = self.session()
         return self._perl.run(code, *args, **options)
+
+    def session(self, **env: str) -> PerlSession:
+        """A PVE process of its own, for several at a time; it ends with the sandbox."""
+        return self._stack.enter_context(PerlSession(env={**self.env, **env}))
 
 
 def perl_missing() -> str:
@@ -171,10 +171,13 @@ def perl_missing() -> str:
     return f"Perl lacks one of {', '.join(PERL_MODULES)}"
 
 
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    server.terminate()
+def end(
+    server: subprocess.Popen[bytes], signum: signal.Signals = signal.SIGTERM, seconds: float = 10
+) -> None:
+    """End a server; one that doesn't listen is killed."""
+    server.send_signal(signum)
     try:
-        server.wait(10)
+        server.wait(seconds)
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()

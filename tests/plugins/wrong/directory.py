@@ -118,7 +118,7 @@ class PruneForgetsProtection(PyDir):
 
 
 @caught_by("C-075")
-class TakesBusyDevicesAway(PyLoop):  # type: ignore[misc]
+class TakesBusyDevicesAway(PyLoop):  # type: ignore[misc]  # loaded from its file
     """Detaches a device that is in use; the kernel does it behind the guest's back."""
 
     def detach(self, storage: Storage[Any], name: str, snapname: str | None) -> None:
@@ -128,7 +128,7 @@ class TakesBusyDevicesAway(PyLoop):  # type: ignore[misc]
 
 
 @caught_by("C-066")
-class DeviceKeepsItsSize(PyLoop):  # type: ignore[misc]
+class DeviceKeepsItsSize(PyLoop):  # type: ignore[misc]  # loaded from its file
     """Grows the volume, and the attached device stays as it was."""
 
     def grow(self, storage: Storage[Any], name: str, size: int, device: str | None) -> None:

@@ -38,7 +38,7 @@ from pve_pybridge import (
 @dataclass(frozen=True, kw_only=True)
 class VaultConfig(StorageConfig):
     folder: str = option("Directory of the volumes", fixed=True)
-    token: Secret | None = secret("A secret nobody asks for")  # noqa: RUF009
+    token: Secret | None = secret("A secret nobody asks for")
 
 
 Store = Storage[VaultConfig]

@@ -6,5 +6,5 @@ Each statement of the contract's checklist is one function that uses the plugin 
 the real shim under ``perl -T``, the socket and a server process of the plugin.  Command
 (``pve-pybridge check``) and pytest plugin are two ways to run the same engine:
 
-    statements → outcome → sandbox → subject → checks → catalogue → engine → report
+    statements → outcome → node → subject → checks → catalogue → engine → report
 """

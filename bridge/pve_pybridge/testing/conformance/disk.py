@@ -174,7 +174,7 @@ def blockdev(
 
 def _internal(subject: Subject, path: str, snapname: str) -> Local:
     """A snapshot inside a qcow2 file, copied out of it."""
-    copy = Path(subject.sandbox.base) / f"copy-{snapname}"
+    copy = Path(subject.node.base) / f"copy-{snapname}"
     done = _tool(
         *("qemu-img", "convert", "-l", f"snapshot.name={snapname}"),
         *("-f", "qcow2", "-O", "raw", path, str(copy)),

@@ -26,6 +26,7 @@ from typing import Any, Final, Self
 from ...errors import StorageError
 from . import settings as configuration
 from .catalogue import CHECKS, ELSEWHERE, LAST, Check
+from .node import Node
 from .outcome import (
     BLOCKED,
     FAILED,
@@ -37,7 +38,6 @@ from .outcome import (
     Result,
 )
 from .outcome import ELSEWHERE as NOT_ABOUT
-from .sandbox import Sandbox
 from .settings import Settings, Values
 from .statements import STATEMENTS
 from .subject import SECOND, STOREID, Subject
@@ -50,7 +50,7 @@ HANGS: Final = 2
 
 
 class Engine:
-    """A plugin, its sandbox, and what was found out about it."""
+    """A plugin, its node, and what was found out about it."""
 
     def __init__(self, plugin: str, settings: Settings):
         self.plugin = plugin
@@ -59,7 +59,7 @@ class Engine:
         """Volumes of ours that couldn't be freed."""
         self._base = Path(tempfile.mkdtemp(prefix="pve-pybridge-check-"))
         self._directories = 0
-        self._sandbox: Sandbox | None = None
+        self._node: Node | None = None
         self._hangs: dict[str, int] = {}
 
     def __enter__(self) -> Self:
@@ -76,13 +76,10 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End all processes, remove the sandbox."""
-        if self._sandbox is not None:
-            self._sandbox.close()
-        subprocess.run(
-            ["chattr", "-R", "-f", "-i", str(self._base)], capture_output=True, check=False
-        )
-        subprocess.run(["rm", "-rf", str(self._base)], check=False)
+        """End all processes, remove their directories."""
+        if self._node is not None:
+            self._node.close()
+        shutil.rmtree(self._base, ignore_errors=True)
 
     # --- preparation ---------------------------------------------------------------------------
 
@@ -90,22 +87,22 @@ class Engine:
         text = _manifest(self.plugin)
         self.manifest: dict[str, Any] = json.loads(text)
         type_ = self.manifest["type"]
-        sandbox = Sandbox(self._base / "node", self.plugin, type_, self.settings.apiver)
-        self._sandbox = sandbox
-        sandbox.manifest.write_text(text)
+        node = Node(self._base / "node", self.plugin, type_, self.settings.apiver)
+        self._node = node
+        node.manifest.write_text(text)
         if self.settings.etc is not None:
-            shutil.copytree(self.settings.etc, sandbox.etc, dirs_exist_ok=True)
+            shutil.copytree(self.settings.etc, node.etc, dirs_exist_ok=True)
         make = self._directory
         first = configuration.first(self.manifest, self.settings, make)
         second = configuration.second(self.manifest, self.settings, make)
         gone = configuration.unreachable(self.manifest, self.settings, make)
-        sandbox.start()
-        self._add(sandbox, STOREID, first)
+        node.start()
+        self._add(node, STOREID, first)
         if second is not None:
-            self._add(sandbox, SECOND, second)
-        version = sandbox.perl("PVE::Storage::APIVER()").ok()  # genuine modules have their own
+            self._add(node, SECOND, second)
+        version = node.perl("PVE::Storage::APIVER()").ok()  # genuine modules have their own
         told = replace(self.settings, apiver=int(version))
-        self.subject = Subject(sandbox, self.manifest, told, first, second, gone)
+        self.subject = Subject(node, self.manifest, told, first, second, gone)
 
     def _directory(self) -> str:
         self._directories += 1
@@ -113,10 +110,8 @@ class Engine:
         path.mkdir()
         return str(path)
 
-    def _add(self, sandbox: Sandbox, storeid: str, values: Values) -> None:
-        result = sandbox.api(
-            "create", {"storage": storeid, "type": self.manifest["type"], **values}
-        )
+    def _add(self, node: Node, storeid: str, values: Values) -> None:
+        result = node.api("create", {"storage": storeid, "type": self.manifest["type"], **values})
         if result.error is not None:
             why = " ".join(result.error.split())
             raise StorageError(f"the storage under test can't be added, check --config: {why}")
@@ -174,19 +169,19 @@ class Engine:
 
     def _mind_the_server(self, reason: str, outcome: str) -> tuple[str, str]:
         """A hung or ended server is replaced."""
-        sandbox, subject = self.subject.sandbox, self.subject
-        status = sandbox.server_ended(within=0.2 if outcome == FAILED else 0.0)
+        node, subject = self.subject.node, self.subject
+        status = node.server_ended(within=0.2 if outcome == FAILED else 0.0)
         if subject.hung is not None:
             self._hangs[subject.hung] = self._hangs.get(subject.hung, 0) + 1
             if self._hangs[subject.hung] >= HANGS:
                 subject.hopeless.add(subject.hung)
             subject.hung = None
-            sandbox.restart(signal.SIGKILL)
+            node.restart(signal.SIGKILL)
         elif status is not None:
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
-            reason = f"the plugin's server ended with {how}: {sandbox.last_words()}"
+            reason = f"the plugin's server ended with {how}: {node.last_words()}"
             outcome = FAILED
-            sandbox.restart()
+            node.restart()
         return reason, outcome
 
 

@@ -46,10 +46,10 @@ class StatementItem(pytest.Item):
 
     def runtest(self) -> None:
         """Try it; what doesn't concern the plugin is skipped."""
-        from .outcome import ELSEWHERE, NOT_APPLICABLE, PASSED  # noqa: PLC0415
+        from .outcome import ELSEWHERE, NOT_APPLICABLE, PASSED
 
         engine = _engine(self.config)
-        from .statements import STATEMENTS  # noqa: PLC0415
+        from .statements import STATEMENTS
 
         result = engine.try_one(self.number, list(STATEMENTS).index(self.number))
         if result.outcome in (NOT_APPLICABLE, ELSEWHERE):
@@ -85,8 +85,8 @@ def _told(result: Result) -> str:
 
 def _engine(config: pytest.Config) -> Engine:
     """One for the whole session, started by the first statement."""
-    from .engine import Engine  # noqa: PLC0415
-    from .settings import Settings, pairs  # noqa: PLC0415
+    from .engine import Engine
+    from .settings import Settings, pairs
 
     if _KEY not in config.stash:
         previous = config.getoption("--pve-previous")
@@ -113,8 +113,8 @@ def pytest_collection_modifyitems(
 
 
 def _items(session: pytest.Session) -> Iterator[StatementItem]:
-    from .catalogue import LAST  # noqa: PLC0415
-    from .statements import STATEMENTS  # noqa: PLC0415
+    from .catalogue import LAST
+    from .statements import STATEMENTS
 
     for number in [*(n for n in STATEMENTS if n not in LAST), *LAST]:
         item = StatementItem.from_parent(session, name=number)

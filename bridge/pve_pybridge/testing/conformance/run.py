@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Collection
 
 from .engine import Engine
+from .node import modules
 from .outcome import Result
 from .report.account import Account
-from .sandbox import modules
 from .settings import Settings
 
 

@@ -17,8 +17,8 @@ from typing import Any, Final, NoReturn
 from ...methods import METHODS
 from ..perl import Context, PerlCrashed, PerlResult, PerlSession
 from .literal import perl, short
+from .node import Node
 from .outcome import Blocked, Call, Failed, NotApplicable
-from .sandbox import Sandbox
 from .settings import Settings, Values
 
 STOREID: Final = "check"
@@ -70,14 +70,14 @@ class Subject:
 
     def __init__(
         self,
-        sandbox: Sandbox,
+        node: Node,
         manifest: Mapping[str, Any],
         settings: Settings,
         values: Values,
         second: Values | None,
         unreachable: Values | None,
     ):
-        self.sandbox = sandbox
+        self.node = node
         self.manifest = manifest
         self.settings = settings
         self.type: str = manifest["type"]
@@ -158,11 +158,11 @@ class Subject:
             raise Failed(f"{text}: not called, {self.hung or function} hangs")
         limit = timeout or self.settings.timeout
         began = time.monotonic()
-        call = session.run if session else self.sandbox.perl
+        call = session.run if session else self.node.perl
         try:
             result = call(code, *args, context=context, timeout=limit)
         except PerlCrashed as err:
-            self.sandbox.forget_session()
+            self.node.forget_session()
             self.hung = function or text
             seconds = time.monotonic() - began
             self.calls.append(Call(text, err.reason, seconds, died=True, stderr=err.stderr))
@@ -307,7 +307,7 @@ class Subject:
     @property
     def in_sandbox(self) -> bool:
         """Whether the storage's volumes vanish with the suite's own directories."""
-        return any(value.startswith(f"{self.sandbox.base}/") for value in self.values.values())
+        return any(value.startswith(f"{self.node.base}/") for value in self.values.values())
 
     def _is_listed(self, volid: str) -> bool:
         storeid = volid.partition(":")[0]

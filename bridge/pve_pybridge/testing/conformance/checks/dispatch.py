@@ -59,7 +59,7 @@ def names_need_no_server(s: Subject) -> None:
     """C-015: parse_volname asks nobody."""
     volid = s.volume()
     here = s.parse(volid)
-    session = s.sandbox.session(**NOWHERE)
+    session = s.node.session(**NOWHERE)
     answer = s.attempt("parse_volname", volid, context="list", session=session)
     session.close()
     if answer.error is not None or answer.value != here:
@@ -158,7 +158,7 @@ def _wait_until_idle(s: Subject) -> None:
     while True:
         # not by our own command line, which may hold secrets given to the suite
         command = "pve-pybridge check"
-        socket = s.sandbox.run / f"{s.type}.sock"
+        socket = s.node.run / f"{s.type}.sock"
         with Client(s.type, socket, CANCEL_SECONDS, {"command": command}) as client:
             try:
                 running = client.call("_stats")["running"]
@@ -181,7 +181,7 @@ def server_may_be_killed(s: Subject) -> None:
     before = s.volids()
     always = is_there(s, volid)
     s.ask("activate_volumes", [volid])
-    s.sandbox.restart(signal.SIGKILL)
+    s.node.restart(signal.SIGKILL)
     after = s.volids()
     if after != before:
         s.fail(f"after the server was killed, {before} became {after}")

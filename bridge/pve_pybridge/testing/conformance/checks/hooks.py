@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from ....secrets import path as secret_path
+from ..node import CREATE
 from ..outcome import NotApplicable
-from ..sandbox import CREATE
 from ..settings import Values
 from ..subject import Answer, Subject
 
@@ -20,7 +20,7 @@ def _api(s: Subject, method: str, **param: str) -> Answer:
     given = ", ".join(f"{key} => {_shown(s, key, value)}" for key, value in param.items())
     text = f"PVE::API2::Storage::Config->{method}({{ {given} }})"
     answer = s.run(text, CREATE, {"-method": method, **param})
-    s.sandbox.refresh()
+    s.node.refresh()
     return answer
 
 
@@ -33,12 +33,12 @@ def _secrets(s: Subject) -> Values:
 
 
 def _files(s: Subject, storeid: str) -> list[Path]:
-    directory = s.sandbox.etc / "priv" / "storage"
+    directory = s.node.etc / "priv" / "storage"
     return sorted(directory.glob(f"{storeid}.*")) if directory.is_dir() else []
 
 
 def _drop(s: Subject) -> None:
-    s.sandbox.api("delete", {"storage": TWIN})
+    s.node.api("delete", {"storage": TWIN})
 
 
 def adding(s: Subject) -> None:
@@ -49,7 +49,7 @@ def adding(s: Subject) -> None:
     if answer.error is not None:
         s.fail("a storage must be possible to add without a content line")
     try:
-        if f"{s.type}: {TWIN}" not in s.sandbox.storage_cfg.read_text():
+        if f"{s.type}: {TWIN}" not in s.node.config_file.read_text():
             s.fail("the added storage is not in storage.cfg")
     finally:
         _drop(s)
@@ -61,12 +61,12 @@ def failing_add(s: Subject) -> None:
     """C-097: nothing stays of a storage that couldn't be activated."""
     if s.unreachable is None:
         raise NotApplicable("no backend to miss was named (--unreachable key=value)")
-    before = s.sandbox.storage_cfg.read_text()
+    before = s.node.config_file.read_text()
     answer = _api(s, "create", storage=TWIN, type=s.type, **s.unreachable)
     if answer.error is None:
         _drop(s)
         s.fail("a storage whose backend is unreachable was added")
-    if s.sandbox.storage_cfg.read_text() != before:
+    if s.node.config_file.read_text() != before:
         s.fail("storage.cfg was changed by an add that failed")
     if _files(s, TWIN):
         s.fail(f"the add failed and left {[file.name for file in _files(s, TWIN)]}")
@@ -79,9 +79,9 @@ def secrets_stay_secret(s: Subject) -> None:
         raise NotApplicable("no secret of at least four characters was given (--config)")
     said = "".join(answer.stderr + (answer.error or "") for answer in s.history)
     places = {
-        "storage.cfg": s.sandbox.storage_cfg.read_text(),
-        "the plugin's log": s.sandbox.log.read_text("utf-8", "replace"),
-        "the trace": s.sandbox.trace.read_text("utf-8", "replace"),
+        "storage.cfg": s.node.config_file.read_text(),
+        "the plugin's log": s.node.log.read_text("utf-8", "replace"),
+        "the trace": s.node.trace.read_text("utf-8", "replace"),
         "a task's log": said,
     }
     s.calls = []
@@ -100,7 +100,7 @@ def changing_secrets(s: Subject) -> None:
     name, value = next(iter(given.items()))
     if _api(s, "create", storage=TWIN, type=s.type, **{**s.values, "disable": "1"}).error:
         s.fail("a disabled storage can't be added")
-    stored = s.sandbox.etc / secret_path(TWIN, name).relative_to(secret_path(TWIN, name).parents[2])
+    stored = secret_path(TWIN, name, s.node.etc)
     try:
         for what, param in (("set", {name: value}), ("left alone", {"disable": "1"})):
             if _api(s, "update", storage=TWIN, **param).error is not None:

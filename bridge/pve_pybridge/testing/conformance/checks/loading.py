@@ -33,7 +33,7 @@ ROUND_TRIP: Final = """
 
 def loads_without_server(s: Subject) -> None:
     """C-001: registered although nobody listens, and silently."""
-    session = s.sandbox.session(**NOWHERE)
+    session = s.node.session(**NOWHERE)
     if session.startup_stderr or session.startup_stdout:
         s.fail(f"loading PVE::Storage says: {session.startup_stderr}{session.startup_stdout}")
     text = f"PVE::Storage::Plugin->lookup('{s.type}')  # the plugin's server is stopped"
@@ -45,7 +45,7 @@ def loads_without_server(s: Subject) -> None:
 
 def facts_are_constant(s: Subject) -> None:
     """C-009: equal each time, and known without the server."""
-    session = s.sandbox.session(**NOWHERE)
+    session = s.node.session(**NOWHERE)
     text = "$class->type, api, plugindata, properties, options  # the plugin's server is stopped"
     answer = s.run(text, FACTS, s.type, session=session)
     session.close()

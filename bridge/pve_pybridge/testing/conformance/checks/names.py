@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..node import Node
 from ..outcome import NotApplicable
-from ..sandbox import Sandbox
 from ..subject import Subject
 
 NEVER_NAMES: Final = (
@@ -95,14 +95,14 @@ def paths_are_unique_and_the_same_everywhere(s: Subject) -> None:
     finally:
         node.close()
     # what a plugin puts below the node's own run directory is under /run on a real one
-    same = str(there.value).replace(str(node.base), str(s.sandbox.base))
+    same = str(there.value).replace(str(node.base), str(s.node.base))
     if there.error is not None or same != paths[0]:
         s.fail(f"on another node the path is not '{paths[0]}'")
 
 
-def other_node(s: Subject, prefix: tuple[str, ...] = ()) -> Sandbox:
+def other_node(s: Subject, prefix: tuple[str, ...] = ()) -> Node:
     """A second node with the same storages and a plugin server of its own."""
-    node = s.sandbox.beside(prefix)
+    node = s.node.beside(prefix)
     node.start()
     return node
 

@@ -35,15 +35,15 @@ def unreachable(s: Subject) -> Iterator[None]:
     """For a while there is a storage ``check-gone`` whose backend doesn't answer."""
     if s.unreachable is None:
         raise NotApplicable("no backend to miss was named (--unreachable key=value)")
-    before = s.sandbox.storage_cfg.read_text()
+    before = s.node.config_file.read_text()
     lines = [f"\t{key} {value}\n" for key, value in sorted(s.unreachable.items())]
-    s.sandbox.storage_cfg.write_text(f"{before}\n{s.type}: {UNREACHABLE}\n{''.join(lines)}\n")
-    s.sandbox.refresh()
+    s.node.config_file.write_text(f"{before}\n{s.type}: {UNREACHABLE}\n{''.join(lines)}\n")
+    s.node.refresh()
     try:
         yield
     finally:
-        s.sandbox.storage_cfg.write_text(before)
-        s.sandbox.refresh()
+        s.node.config_file.write_text(before)
+        s.node.refresh()
 
 
 def connection_check_says_no(s: Subject) -> None:
@@ -81,7 +81,7 @@ def status_is_quick(s: Subject) -> None:
 
 def status_makes_sense(s: Subject) -> None:
     """C-038: in a process that never activated a volume."""
-    session = s.sandbox.session()
+    session = s.node.session()
     answer = s.attempt("storage_info", session=session)
     session.close()
     if answer.error is not None:
@@ -99,7 +99,7 @@ def status_makes_sense(s: Subject) -> None:
 
 def _in_bytes(s: Subject, total: int) -> None:
     """A storage in a directory of ours: its file system's size gives a wrong unit away."""
-    ours = [v for v in s.values.values() if v.startswith(f"{s.sandbox.base}/")]
+    ours = [v for v in s.values.values() if v.startswith(f"{s.node.base}/")]
     if not ours or not os.path.isdir(ours[0]):
         return
     fs = os.statvfs(ours[0])
@@ -112,8 +112,8 @@ def _in_bytes(s: Subject, total: int) -> None:
 def deactivation_without_activation(s: Subject) -> None:
     """C-039: in processes, PVE's and the plugin's, that never activated the storage."""
     volid = s.volume()
-    s.sandbox.restart()
-    session = s.sandbox.session()
+    s.node.restart()
+    session = s.node.session()
     answer = s.attempt("deactivate_volumes", [volid], session=session)
     session.close()
     if answer.error is not None:
@@ -125,7 +125,7 @@ def identity(s: Subject) -> None:
     if s.settings.apiver < 14:
         raise NotApplicable("get_identity came with APIVER 14")
     if not s.has("get_identity"):
-        session = s.sandbox.session()
+        session = s.node.session()
         code = "PVE::Storage::Plugin->lookup($ARGS[0])->get_identity({}, 'check')"
         answer = s.run("$class->get_identity($scfg, 'check')", code, s.type, session=session)
         session.close()
@@ -135,17 +135,17 @@ def identity(s: Subject) -> None:
     first = s.method("get_identity")
     if not first:
         s.fail("the identity is empty")
-    s.sandbox.restart()
+    s.node.restart()
     again = s.method("get_identity")
     if again != first:
         s.fail(f"another process of the plugin gives '{again}' instead of '{first}'")
-    added = s.sandbox.api("create", {"storage": TWIN, "type": s.type, **s.values})
+    added = s.node.api("create", {"storage": TWIN, "type": s.type, **s.values})
     if added.error is not None:
         return
     try:
         twin = s.method("get_identity", storeid=TWIN)
     finally:
-        s.sandbox.api("delete", {"storage": TWIN})
+        s.node.api("delete", {"storage": TWIN})
     if twin != first:
         s.fail(f"under another storage ID the same backend has the identity '{twin}'")
 

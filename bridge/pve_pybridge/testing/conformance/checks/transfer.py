@@ -105,7 +105,7 @@ def _stream_format(s: Subject, volid: str, snapshot: str | None = None) -> str:
 def _export(
     s: Subject, volid: str, format_: str, how: str = "file", snapshot: str | None = None
 ) -> tuple[Path, Answer]:
-    file = s.sandbox.base / "stream"
+    file = s.node.base / "stream"
     text = f"volume_export($cfg, $fh, '{volid}', '{format_}', {snapshot or 'undef'}, undef, 0)"
     text += {"file": "", "stdout": "  # to STDOUT", "early": "  # the reader leaves early"}[how]
     args = (volid, format_, snapshot, str(file), how)

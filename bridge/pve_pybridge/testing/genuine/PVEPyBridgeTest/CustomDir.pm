@@ -31,8 +31,8 @@ my sub wrap {
 for my $package (qw(PVE::Tools PVE::File)) {
     my $original = $package->can('dir_glob_foreach') or next;
     my $wrapped = wrap($original);
-    no strict 'refs'; ## no critic
-    no warnings 'redefine'; ## no critic
+    no strict 'refs'; ## no critic (ProhibitNoStrict): a sub is replaced by its name
+    no warnings 'redefine'; ## no critic (ProhibitNoWarnings)
     *{"${package}::dir_glob_foreach"} = $wrapped;
 }
 

@@ -120,7 +120,7 @@ my sub cfs_lock {
         my $left = $pending - (Time::HiRes::time() - $begin);
         Time::HiRes::alarm($left > 0.001 ? $left : 0.001);
     }
-    $@ = $err; ## no critic
+    $@ = $err; ## no critic (RequireLocalizedPunctuationVars): for the caller
     return $err ? undef : $res;
 }
 

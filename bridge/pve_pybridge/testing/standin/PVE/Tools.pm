@@ -118,7 +118,7 @@ sub lock_file {
     };
     my $err = $@;
     close($fh) if $fh;
-    $@ = $err; ## no critic
+    $@ = $err; ## no critic (RequireLocalizedPunctuationVars): for the caller
     return $err ? undef : $res;
 }
 

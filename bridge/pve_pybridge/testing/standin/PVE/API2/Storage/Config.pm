@@ -133,7 +133,7 @@ my sub assert_not_a_base {
 }
 
 # The volumes stay, and nothing is deactivated.
-sub delete { ## no critic
+sub delete { ## no critic (ProhibitBuiltinHomonyms): PVE's name
     my ($class, $param) = @_;
     my $storeid = $param->{storage};
     PVE::Storage::lock_storage_config(

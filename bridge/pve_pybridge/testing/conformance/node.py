@@ -7,20 +7,17 @@ Nothing of the machine's own PVE is read or changed; only the plugin's backend i
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ...errors import StorageError
-from ..perl import PerlResult, PerlSession, is_genuine
+from ..perl import PerlResult, is_genuine
+from ..sandbox import Sandbox, end
 
-START_SECONDS: Final = 20.0
 STOP_SECONDS: Final = 5.0
 DISABLED_LOCAL: Final = "dir: local\n\tpath /var/lib/vz\n\tcontent iso\n\tdisable\n"
 
@@ -37,8 +34,10 @@ CREATE: Final = """
 """
 
 
-class Sandbox:
-    """Directories, the plugin's server, and Perl processes that see only those."""
+class Node(Sandbox):
+    """A sandbox whose plugin server may be ended and started again, and with other nodes beside."""
+
+    _start_seconds = 20
 
     def __init__(
         self,
@@ -48,59 +47,29 @@ class Sandbox:
         apiver: int,
         prefix: tuple[str, ...] = (),
     ):
-        self.base = base
-        self.type = type_
-        self.etc = base / "etc-pve"
-        self.manifests = base / "plugins.d"
-        self.run = base / "run"
-        self.log = base / "server.log"
+        super().__init__(base)
         self.trace = base / "trace.json"
-        self._plugin = plugin
-        self._prefix = prefix
-        for directory in (self.etc, self.manifests, self.run, base / "lock"):
-            directory.mkdir(parents=True, mode=0o700)
-        self.env = {
-            "PVE_PYBRIDGE_ETC_PVE": str(self.etc),
-            "PVE_PYBRIDGE_MANIFESTS": str(self.manifests),
-            "PVE_PYBRIDGE_RUN": str(self.run),
-            "PVE_STANDIN_LOCK_DIR": str(base / "lock"),
-            "PVE_STANDIN_APIVER": str(apiver),
-        }
-        self.storage_cfg.write_text(DISABLED_LOCAL)
-        self._server: subprocess.Popen[bytes] | None = None
-        self._sessions: list[PerlSession] = []
-        self._session: PerlSession | None = None
-
-    @property
-    def storage_cfg(self) -> Path:
-        """PVE's configuration file."""
-        return self.etc / "storage.cfg"
-
-    @property
-    def manifest(self) -> Path:
+        self.manifest = self.manifests / f"{type_}.json"
         """Where the shim looks for the manifest."""
-        return self.manifests / f"{self.type}.json"
+        self._plugin = plugin
+        self._type = type_
+        self._apiver = apiver
+        self._prefix = prefix
+        self.env["PVE_STANDIN_APIVER"] = str(apiver)
+        self.config_file.write_text(DISABLED_LOCAL)
+        self._server: subprocess.Popen[bytes] | None = None
 
     # --- the plugin's server -------------------------------------------------------------------
 
+    def _bridge(self) -> list[str]:
+        return [*self._prefix, *super()._bridge(), "--log-level", "debug"]
+
     def start(self) -> None:
         """Start the server and wait until it listens."""
-        command = [sys.executable, "-m", "pve_pybridge", "--log-level", "debug"]
-        with self.log.open("ab") as log:
-            begin = log.tell()
-            self._server = subprocess.Popen(
-                [*self._prefix, *command, "serve", self._plugin, "--trace", str(self.trace)],
-                env={**os.environ, **self.env},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-            )
-        ends = time.monotonic() + START_SECONDS
-        while b"listening on" not in self.log.read_bytes()[begin:]:
-            if self._server.poll() is not None or time.monotonic() > ends:
-                self.stop(signal.SIGKILL)
-                raise StorageError(f"the plugin's server doesn't start: {self.last_words()}")
-            time.sleep(0.01)
+        try:
+            self._server = self.serve(self._plugin, "--trace", str(self.trace))
+        except StorageError:
+            raise StorageError(f"the plugin's server doesn't start: {self.last_words()}") from None
 
     def server_ended(self, within: float = 0.0) -> int | None:
         """The exit status of a server that ended by itself; negative: killed by that signal.
@@ -116,15 +85,8 @@ class Sandbox:
 
     def stop(self, signum: signal.Signals = signal.SIGTERM) -> None:
         """End the server; one that doesn't listen is killed."""
-        if self._server is None:
-            return
-        if self._server.poll() is None:
-            self._server.send_signal(signum)
-        try:
-            self._server.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
-            self._server.wait()
+        if self._server is not None:
+            end(self._server, signum, STOP_SECONDS)
         self._server = None
 
     def restart(self, signum: signal.Signals = signal.SIGTERM) -> None:
@@ -141,23 +103,11 @@ class Sandbox:
 
     # --- PVE's processes -----------------------------------------------------------------------
 
-    def session(self, **env: str) -> PerlSession:
-        """A PVE process of its own, under ``perl -T``."""
-        session = PerlSession(env={**self.env, **env})
-        self._sessions.append(session)
-        return session
-
-    def perl(self, code: str, *args: object, **options: Any) -> PerlResult:
-        """Run a few lines of Perl in the node's usual PVE process."""
-        if self._session is None:
-            self._session = self.session()
-        return self._session.run(code, *args, **options)
-
     def forget_session(self) -> None:
         """After a crash: the next call gets a new process."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        if self._perl is not None:
+            self._perl.close()
+            self._perl = None
 
     def api(self, method: str, param: Mapping[str, object]) -> PerlResult:
         """PVE's storage API: create, update, delete."""
@@ -169,20 +119,19 @@ class Sandbox:
         """Notice changed files, as PVE's daemons do before each request."""
         self.perl("PVE::Cluster::cfs_update(); undef")
 
-    def beside(self, prefix: tuple[str, ...] = ()) -> Sandbox:
+    def beside(self, prefix: tuple[str, ...] = ()) -> Node:
         """Another node with the same configuration; *prefix* wraps its server's command."""
         number = len(list(self.base.glob("node*")))
-        apiver = int(self.env["PVE_STANDIN_APIVER"])
-        other = Sandbox(self.base / f"node{number}", self._plugin, self.type, apiver, prefix)
+        base = self.base / f"node{number}"
+        other = Node(base, self._plugin, self._type, self._apiver, prefix)
         shutil.copytree(self.etc, other.etc, dirs_exist_ok=True)
         shutil.copytree(self.manifests, other.manifests, dirs_exist_ok=True)
         return other
 
     def close(self) -> None:
         """End every process and remove the directory."""
-        for session in self._sessions:
-            session.close()
         self.stop()
+        self._stack.close()
         subprocess.run(  # base images are immutable, even for whoever tidies up
             ["chattr", "-R", "-f", "-i", str(self.base)],
             stdout=subprocess.DEVNULL,

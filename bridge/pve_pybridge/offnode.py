@@ -1,62 +1,60 @@
 # SPDX-FileCopyrightText: 2026 pve-pybridge contributors
 # SPDX-License-Identifier: Apache-2.0
-"""storage.cfg as the command line reads it: sections with their values in PVE's decoded form.
+"""Storages without PVE: the files in which a node has them, in a directory of their own.
 
-For ``call`` and ``trace``, which ask a server without PVE in between; what PVE itself reads is its
-own affair.  ``write`` is for storages on a developer's machine.
+For a developer's machine (``serve --storage``, ``trace --replay --serve``) and for the sandbox; on
+a node these files are PVE's.  ``section_of`` makes a section of what ``--config`` gives.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from .config import ConfigField, options_of
 from .errors import StorageError
 from .plugin import StoragePlugin, config_class
-
-_SETS: Final = frozenset({"content", "nodes"})
-_HEADER: Final = re.compile(r"(\S+):\s*(\S+)\s*")
-
-Sections = dict[str, dict[str, Any]]
+from .storagecfg import decoded, put
 
 
-def read(file: Path) -> Sections:
-    """Storage ID → section, ``type`` included; none when there is no such file."""
-    try:
-        text = file.read_text("utf-8", "surrogateescape")
-    except FileNotFoundError:
-        return {}
-    except OSError as err:
-        raise StorageError(f"can't read {file}: {err.strerror}") from None
-    return dict(_sections(text))
+class Files:
+    """A node's files below *base*; its sockets are in *run*."""
 
+    def __init__(self, base: Path, run: Path):
+        self.etc = base / "etc-pve"
+        self.manifests = base / "plugins.d"
+        self.storage_cfg = self.etc / "storage.cfg"
+        self._lock = base / "lock"
+        self.env = {
+            "PVE_PYBRIDGE_ETC_PVE": str(self.etc),
+            "PVE_PYBRIDGE_MANIFESTS": str(self.manifests),
+            "PVE_PYBRIDGE_RUN": str(run),
+            "PVE_STANDIN_LOCK_DIR": str(self._lock),
+        }
+        """Where the bridge, the shim and the stand-in look for them."""
 
-def _sections(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    section: dict[str, Any] | None = None
-    for line in text.splitlines():
-        header = _HEADER.fullmatch(line) if line and not line[0].isspace() else None
-        if header:
-            section = {"type": header[1].lower()}
-            yield header[2], section
-        elif line[:1].isspace() and line.strip() and section is not None:
-            key, _, value = line.strip().partition(" ")
-            _put(section, key, value.strip())
+    def make(self) -> None:
+        """Make the directories."""
+        for directory in (self.etc, self.manifests, self._lock):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    def enable(self, facts: Mapping[str, Any]) -> None:
+        """Write a manifest."""
+        (self.manifests / f"{facts['type']}.json").write_text(json.dumps(facts), "ascii")
 
-def _put(section: dict[str, Any], key: str, value: str) -> None:
-    """One line of a section; a flag may stand without a value, an array has a line each."""
-    if key in _SETS:
-        section[key] = {item: 1 for item in re.split(r"[,;\s]+", value) if item}
-    elif key == "content-dirs":
-        section[key] = dict(item.partition("=")[::2] for item in value.split(",") if item)
-    elif key in section:
-        before = section[key] if isinstance(section[key], list) else [section[key]]
-        section[key] = [*before, value]
-    else:
-        section[key] = value or "1"
+    def add(self, storeid: str, section: Mapping[str, Any]) -> None:
+        """Put a section into storage.cfg, in place of the one that was there."""
+        sections = {**decoded(self.storage_cfg), storeid: dict(section)}
+        blocks = []
+        for name, one in sections.items():
+            lines = [f"{one['type']}: {name}"]
+            for key, value in one.items():
+                if key != "type":
+                    lines += [f"\t{key} {item}" for item in _lines(key, value)]
+            blocks.append("\n".join(lines) + "\n")
+        self.storage_cfg.write_text("\n".join(blocks), "utf-8", "surrogateescape")
 
 
 def section_of(
@@ -75,7 +73,7 @@ def section_of(
             secrets[name] = value
         else:
             section.pop(name, None)
-            _put(section, name, value)
+            put(section, name, value)
     missing = [item.field for item in options if item.required and item.property not in section]
     if missing:
         wanted = " ".join(f"--config {name}=…" for name in missing)
@@ -102,20 +100,6 @@ def options_by_property(
 def _offered(options: list[ConfigField]) -> str:
     mine = [item for item in options if item.option.builtin is None or item.required]
     return "there are " + ", ".join(item.field for item in mine or options)
-
-
-def write(file: Path, storeid: str, section: Mapping[str, Any]) -> None:
-    """Put a section into *file*, in place of the one that was there."""
-    sections = {**read(file), storeid: dict(section)}
-    blocks = []
-    for name, one in sections.items():
-        lines = [f"{one['type']}: {name}"]
-        for key, value in one.items():
-            if key != "type":
-                lines += [f"\t{key} {item}" for item in _lines(key, value)]
-        blocks.append("\n".join(lines) + "\n")
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file.write_text("\n".join(blocks), "utf-8", "surrogateescape")
 
 
 def _lines(key: str, value: Any) -> list[str]:
