@@ -34,7 +34,8 @@ sub parser ($manifest) {
         for my $pattern (defined($volname) ? @patterns : ()) {
             # What matched a root-owned pattern may be used: captures are untainted (C-019).
             my @part = $volname =~ $pattern->[0] or next;
-            my ($at, $vtype, $base, $format, @constant) = ($pattern->[2] //= plan($pattern->[1]))->@*;
+            my ($at, $vtype, $base, $format, @constant) =
+                ($pattern->[2] //= plan($pattern->[1]))->@*;
             $last = undef; # a signal may end us before the answer is whole
             @answer = (
                 $vtype, @part[@$at], defined($part[$base]) ? 1 : undef,

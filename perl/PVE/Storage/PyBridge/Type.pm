@@ -87,7 +87,10 @@ sub make_forward ($manifest, $name, $row, $) {
     my $forward;
     return sub {
         my ($class, @args) = @_;
-        $forward //= load('Forward', $manifest, $name, $row);
+        $forward //= unnoticed(sub {
+            require PVE::Storage::PyBridge::Forward;
+            return PVE::Storage::PyBridge::Forward::plan($manifest, $name, $row);
+        });
         return $forward->(wantarray, @args);
     };
 }
@@ -96,17 +99,19 @@ sub make_static ($manifest, $name, $row, $parse) {
     my $static;
     return sub {
         my ($class, @args) = @_;
-        $static //= load('Static', $manifest, $name, $row, $parse);
+        $static //= unnoticed(sub {
+            require PVE::Storage::PyBridge::Static;
+            return PVE::Storage::PyBridge::Static::plan($manifest, $name, $row, $parse);
+        });
         return $static->(@args);
     };
 }
 
 # What answers a method is loaded by its first call: socket and msgpack code (C-003), and the reading
 # of rules. The caller doesn't notice (V26).
-sub load ($module, @method) {
+sub unnoticed ($load) {
     my ($error, $errno) = ($@, $!);
-    require "PVE/Storage/PyBridge/$module.pm";
-    my $plan = "PVE::Storage::PyBridge::$module"->can('plan')->(@method);
+    my $plan = $load->();
     ($@, $!) = ($error, $errno); ## no critic (RequireLocalizedPunctuationVars): the caller's own
     return $plan;
 }
