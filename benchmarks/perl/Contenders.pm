@@ -154,9 +154,9 @@ sub static ($name, @arguments) {
     );
 }
 
-# Names never seen before: more of them than the shim remembers.
+# Names never seen before, as many as the long form asks for; a shim that remembers finds none again.
 sub new_names () {
-    my @names = map { "$_/vm-$_-disk-0.qcow2" } 1 .. 50_000;
+    my @names = map { "$_/vm-$_-disk-0.qcow2" } 1 .. 320_000;
     my $parser = sub ($class) {
         return sub {
             return sub ($i) { my @answer = $class->parse_volname($names[$i % @names]); };

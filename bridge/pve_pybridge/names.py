@@ -38,13 +38,14 @@ _VMID: Final = "(?:0|[1-9][0-9]*)"  # 007 and 7 would be two names of one direct
 _SAFE: Final = r"[ a-zA-Z0-9.+=_-]"
 _BACKUP: Final = r"\.(?:tgz|(?:tar|vma)(?:\.(?:gz|lzo|zst|bz2))?)"
 
+# The usual shape first: a name is held against one pattern after the other.
 DIRECTORY_NAMES: Final = (
+    NamePattern("images", rf"(?P<vmid>{_VMID})/(?P<name>{_IMAGE})", "{format}"),
     NamePattern(
         "images",
         rf"(?P<basevmid>{_VMID})/(?P<basename>{_BASE_IMAGE})/(?P<vmid>{_VMID})/(?P<name>{_IMAGE})",
         "{format}",
     ),
-    NamePattern("images", rf"(?P<vmid>{_VMID})/(?P<name>{_IMAGE})", "{format}"),
     NamePattern("iso", r"iso/(?P<name>[^/\n]+\.(?i:iso|img))"),
     NamePattern("vztmpl", r"vztmpl/(?P<name>[^/\n]+\.(?i:tar(?:\.(?:gz|xz|zst|bz2))?))"),
     NamePattern(
@@ -64,11 +65,11 @@ DIRECTORY_NAMES: Final = (
 """The names of PVE's directory storages."""
 
 BLOCK_NAMES: Final = (
+    NamePattern("images", r"(?P<name>(?:(?P<base>base-)|vm-)(?P<vmid>[0-9]+)-[^/\s]+)"),
     NamePattern(
         "images",
         r"(?P<basename>base-(?P<basevmid>[0-9]+)-[^/\s]+)/(?P<name>(?:(?P<base>base-)|vm-)(?P<vmid>[0-9]+)-[^/\s]+)",
     ),
-    NamePattern("images", r"(?P<name>(?:(?P<base>base-)|vm-)(?P<vmid>[0-9]+)-[^/\s]+)"),
 )
 """Raw volumes: ``vm-N-…``, ``base-N-…`` and linked clones ``base-N-…/vm-M-…``."""
 

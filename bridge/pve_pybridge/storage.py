@@ -121,7 +121,7 @@ class Call:
         print(line, file=sys.stderr, flush=True)
 
     def on_failure(self, undo: Callable[..., object], *args: object) -> None:
-        """Have ``undo(*args)`` run if the call fails; ``Storage.on_failure`` is the plugin's way."""
+        """Have ``undo(*args)`` run if the call fails; plugins use the storage's method."""
         self._undo.append((undo, args))
 
     def undo(self) -> None:

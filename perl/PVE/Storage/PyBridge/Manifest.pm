@@ -8,7 +8,6 @@ package PVE::Storage::PyBridge::Manifest;
 
 use v5.36;
 
-use Fcntl qw(:mode);
 use JSON ();
 
 # The manifest format this shim reads; `manifest` in the file.
@@ -80,14 +79,15 @@ sub read_one ($file) {
     my $manifest = eval { JSON::decode_json($text) };
     die "no valid JSON" . ($@ =~ /at character offset (\d+)/ ? " at byte $1" : '') . "\n" if $@;
     check($manifest, $file);
-    return { %$manifest, file => $file };
+    $manifest->{file} = $file;
+    return $manifest;
 }
 
 # Only root may say what PVE's root processes load (D3).
 sub check_owner ($fh) {
     my ($mode, $uid) = (stat($fh))[2, 4];
     die "it must belong to root, not to user $uid\n" if $uid != 0 && $uid != $>;
-    die "others than its owner may write it\n" if $mode & (S_IWGRP | S_IWOTH);
+    die "others than its owner may write it\n" if $mode & oct('022'); # Fcntl's names take 0.5 ms
     return;
 }
 

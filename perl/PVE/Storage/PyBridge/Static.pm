@@ -3,59 +3,40 @@ package PVE::Storage::PyBridge::Static;
 # SPDX-FileCopyrightText: 2026 pve-pybridge contributors
 # SPDX-License-Identifier: AGPL-3.0-or-later
 
-# Answers that never cross the socket (D5): volume names by pattern, and methods by rules over the
-# name and a few arguments. The Python twin is pve_pybridge/names.py; a test runs both.
+# Answers that never cross the socket (D5): methods by rules over the volume name and a few arguments.
+# Loaded with the first such answer. The Python twin is pve_pybridge/names.py; a test runs both.
 
 use v5.36;
 
-# Names seen in this process; bounded, because pvestatd lives for months.
+# Answers that a method remembers; bounded, because pvestatd lives for months.
 use constant MAX_MEMO => 20_000;
 
-=head3 parser
+=head3 plan
 
-    my $parse = parser($manifest);
-    my ($vtype, $name, $vmid, $basename, $basevmid, $isBase, $format) = $parse->($volname);
+    my $static = plan($manifest, $name, $row, $parse);
+    my @answer = $static->(@arguments_without_class);
 
-The C<parse_volname> of a type: pure, memoised, dies for a name that fits no pattern.
+The sub of one method.
 
 =cut
 
-sub parser ($manifest) {
-    my @patterns = map { compiled($_) } $manifest->{names}->@*;
-    my $type = $manifest->{type};
-    my %memo;
-
-    return sub ($volname) {
-        my $known = $memo{ $volname // '' };
-        return @$known if $known;
-
-        for my $pattern (@patterns) {
-            next if !defined($volname) || $volname !~ $pattern->{re};
-            # What matched a root-owned pattern may be used: captures are untainted (C-019). One by
-            # one: a copy of all of %+ takes as long as the match.
-            my %part;
-            $part{$_} = $+{$_} for $pattern->{groups}->@*;
-            my $format = $pattern->{format};
-            $format =~ s/\{format\}/$part{format} \/\/ ''/e if defined($part{format});
-            my $answer = [
-                $pattern->{vtype}, @part{qw(name vmid basename basevmid)},
-                defined($part{base}) ? 1 : undef, $format,
-            ];
-            %memo = () if keys(%memo) >= MAX_MEMO;
-            $memo{$volname} = $answer;
-            return @$answer;
-        }
-        my $shown = ($volname // '') =~ s/[[:cntrl:]]/?/gr; # an error is one line (C-020)
-        die "unable to parse $type volume name '$shown'\n";
-    };
+sub plan ($manifest, $name, $row, $parse) {
+    return formats($manifest) if $name eq 'get_formats';
+    my $answerer = answerer($manifest->{rules}->{$name} // [], $row, $parse);
+    return sub (@given) { return @{ $answerer->(\@given) // [] } }
+        if $row->{context} eq 'list';
+    return sub (@given) { return $answerer->(\@given) ? 1 : 0 }
+        if $row->{result} eq 'bool';
+    return sub (@given) { return $answerer->(\@given) };
 }
 
-# A name pattern ready for use, with the named groups that it has.
-sub compiled ($name) {
-    my $pattern = $name->{pattern};
-    my @groups =
-        grep { $pattern =~ /\(\?P?<\Q$_\E>/ } qw(name vmid basename basevmid base format);
-    return { %$name, re => qr/\A(?:$pattern)\z/a, groups => \@groups };
+# The one static answer that is no rule: fresh structures each time.
+sub formats ($manifest) {
+    return sub ($scfg, @) {
+        my ($valid, $default) = $manifest->{formats}->@*;
+        $default = $scfg->{format} if $scfg->{format};
+        return { default => $default, valid => { map { $_ => 1 } @$valid } };
+    };
 }
 
 =head3 answerer

@@ -11,7 +11,7 @@ package PVE::Storage::PyBridge::Type;
 use v5.36;
 
 use PVE::Storage::PyBridge::Guard;
-use PVE::Storage::PyBridge::Static;
+use PVE::Storage::PyBridge::Names;
 
 my %MAKE = (
     forward => \&make_forward,
@@ -30,7 +30,7 @@ Defines the class for a manifest and returns its name, ready for C<< ->register(
 sub generate ($manifest, $api) {
     my $type = $manifest->{type};
     my $package = 'PVE::Storage::Custom::PyBridge::' . ($type =~ s/-/_/gr);
-    my $parse = PVE::Storage::PyBridge::Static::parser($manifest);
+    my $parse = PVE::Storage::PyBridge::Names::parser($manifest);
 
     my %subs = (
         api => $api,
@@ -79,44 +79,40 @@ sub properties ($manifest, $package) {
     };
 }
 
-sub make_refuse ($manifest, $name, $row, $parse) {
+sub make_refuse ($manifest, $name, @) {
     return sub { die "storage type '$manifest->{type}' does not support $name\n"; };
 }
 
-sub make_forward ($manifest, $name, $row, $parse) {
+sub make_forward ($manifest, $name, $row, $) {
     my $forward;
     return sub {
-        $forward //= load_forward($manifest, $name, $row);
+        $forward //= unnoticed(sub {
+            require PVE::Storage::PyBridge::Forward;
+            return PVE::Storage::PyBridge::Forward::plan($manifest, $name, $row);
+        });
         goto &$forward;
     };
 }
 
-# Loads socket and msgpack code on the first call only (C-003), unnoticed by the caller (V26).
-sub load_forward ($manifest, $name, $row) {
-    my ($error, $errno) = ($@, $!);
-    require PVE::Storage::PyBridge::Forward;
-    my $forward = PVE::Storage::PyBridge::Forward::plan($manifest, $name, $row);
-    ($@, $!) = ($error, $errno); ## no critic (RequireLocalizedPunctuationVars): the caller's own
-    return $forward;
-}
-
 sub make_static ($manifest, $name, $row, $parse) {
-    if ($name eq 'get_formats') {
-        return sub ($class, $scfg, @) {
-            my ($valid, $default) = $manifest->{formats}->@*;
-            $default = $scfg->{format} if $scfg->{format};
-            return { default => $default, valid => { map { $_ => 1 } @$valid } };
-        };
-    }
-    my $rules = $manifest->{rules}->{$name} // [];
-    my $answerer = PVE::Storage::PyBridge::Static::answerer($rules, $row, $parse);
+    my $static;
     return sub {
         my ($class, @args) = @_;
-        my $answer = $answerer->(\@args);
-        return @{ $answer // [] } if $row->{context} eq 'list';
-        return $answer ? 1 : 0 if $row->{result} eq 'bool';
-        return $answer;
+        $static //= unnoticed(sub {
+            require PVE::Storage::PyBridge::Static;
+            return PVE::Storage::PyBridge::Static::plan($manifest, $name, $row, $parse);
+        });
+        return $static->(@args);
     };
+}
+
+# What answers a method is loaded by its first call: socket and msgpack code (C-003), and the reading
+# of rules. The caller doesn't notice (V26).
+sub unnoticed ($load) {
+    my ($error, $errno) = ($@, $!);
+    my $plan = $load->();
+    ($@, $!) = ($error, $errno); ## no critic (RequireLocalizedPunctuationVars): the caller's own
+    return $plan;
 }
 
 1;
