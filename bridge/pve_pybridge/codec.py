@@ -29,6 +29,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "cancel": ("id",),
     # server → client
     "welcome": ("about",),
+    "part": ("id", "rows"),
     "result": ("id", "value", "extra"),
     "error": ("id", "error"),
     "log": ("id", "level", "message"),
@@ -49,6 +50,7 @@ TYPES: Final[dict[str, tuple[type, ...]]] = {
     "extra": (dict,),
     "error": (dict,),
     "value": (object,),
+    "rows": (list,),
 }
 
 

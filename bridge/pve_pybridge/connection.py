@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 from . import codec
 from .callers import Callers
 from .coerce import integer, mapping, strings, text
-from .errors import DeadlineExceeded, ProtocolError
+from .errors import Cancelled, DeadlineExceeded, ProtocolError
 from .frames import FrameSocket
 from .host import Serves, describe
 from .methods import TABLE_VERSION
@@ -69,6 +69,7 @@ class Connection:
         self._state = threading.Lock()
         self._idle = False
         self._caller = Caller()
+        self._takes_parts = False
         self._sections: dict[str, tuple[object, dict[str, Any]]] = {}
 
     def fileno(self) -> int:
@@ -139,6 +140,7 @@ class Connection:
             command=command,
             task=next((word for word in command.split() if word.startswith("UPID:")), ""),
         )
+        self._takes_parts = bool(about.get("parts"))
         self._server.callers.note(
             self._caller,
             shim=_field("hello", "shim", integer, about.get("shim") or 0),
@@ -195,6 +197,8 @@ class Connection:
             lines=lines,
             fd=self._frames.receive_fd() if meta.get("fd") else None,
         )
+        if self._takes_parts:
+            call.part = self._parts(call, number)
         storeid = text(fields["storeid"])
 
         def late() -> bytes:
@@ -222,6 +226,20 @@ class Connection:
         self._frames.send_frame(frame)
         return True
 
+    def _parts(self, call: Call, number: int) -> Callable[[list[dict[str, object]]], None]:
+        """What sends rows of an answer before the rest of it."""
+
+        def part(rows: list[dict[str, object]]) -> None:
+            try:
+                self._frames.send("part", number, rows)
+            except OSError:
+                raise Cancelled from None  # the caller is gone
+            call.checkpoint()
+            if call.lines is not None:
+                call.rows += rows
+
+        return part
+
     def _next(self) -> tuple[str, dict[str, Any]]:
         """Wait for a frame; only in here the connection counts as idle."""
         with self._state:
@@ -247,7 +265,8 @@ class Connection:
             args = {text(name): value for name, value in fields["args"].items()}
             scfg = self._section(storeid, fields["scfg"])
             value, extra = self._server.call(call, storeid, scfg, args)
-            told = {"result": value, **({"extra": extra} if extra else {})}
+            whole: Any = [*call.rows, *value] if call.rows and isinstance(value, list) else value
+            told = {"result": whole, **({"extra": extra} if extra else {})}
             return codec.encode("result", number, value, extra), told
         except DeadlineExceeded as err:
             return late(), {"error": {**describe(err), "message": str(err)}}

@@ -30,7 +30,7 @@ from .errors import (
 from .methods import METHODS, Arg, Method
 from .model import Cleanup, Hints
 from .plugin import StoragePlugin, config_class, implemented
-from .results import RESULTS, RESULTS_OF_STORAGE, nested, raw
+from .results import RESULTS, RESULTS_OF_STORAGE, nested, raw, volumes
 from .storage import Call, Storage
 
 logger = logging.getLogger(__name__)
@@ -125,11 +125,16 @@ class Host:
         kwargs = _arguments(row, args, storage)
         with self._turn(storage), call.undo:
             value, extra = self._run(row, storage, kwargs)
-            encoded = self._encode(row, storage, value)
+            if row.result != "volumes":
+                value = self._encode(row, storage, value)
             if call.cancelled.is_set():
                 raise Cancelled  # whatever was made, nobody would know of it
             call.undo.pop_all()
-        return encoded, extra
+        if (
+            row.result == "volumes"
+        ):  # sends parts: a slow reader mustn't keep others from their turn
+            value = self._encode(row, storage, value)
+        return value, extra
 
     def _typed(self, storeid: str, scfg: Mapping[str, Any]) -> StorageConfig:
         """The typed section; frozen, so that calls with the same section can share it."""
@@ -248,6 +253,8 @@ class Host:
             if row.result == "cleanup":
                 return _cleanup(value)
             _expect_answer(row, value)
+            if row.result == "volumes":
+                return volumes(value, storage.storeid, storage.call.part)
             if row.result in RESULTS_OF_STORAGE:
                 return RESULTS_OF_STORAGE[row.result](value, storage.storeid)
             return RESULTS[row.result](value)

@@ -76,6 +76,8 @@ class Call:
     """``time.monotonic()`` when the time is up, or None."""
     emit: Callable[[str, str], None] = _to_stderr
     """Receives (level, line) of everything logged during the call."""
+    part: Callable[[list[dict[str, object]]], None] | None = None
+    """Takes the first rows of a long list while the others are made; None: give all at once."""
     cancelled: Flag = field(default_factory=Flag)
     """Set when the caller went away."""
     wanted: Callable[[], bool] = lambda: False
@@ -86,6 +88,8 @@ class Call:
     """The volume the call is about, empty if none."""
     lines: list[tuple[str, str]] | None = field(default=None, repr=False)
     """What was logged, for the trace; None when nobody traces."""
+    rows: list[dict[str, object]] = field(default_factory=list, repr=False)
+    """What ``part`` took, for the trace; stays empty when nobody traces."""
     secrets: set[str] = field(default_factory=set, repr=False)
     """Secrets that the plugin has read during the call, so that none gets into a trace."""
     fd: int | None = None

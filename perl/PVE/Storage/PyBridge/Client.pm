@@ -27,6 +27,7 @@ my %pool; # type => connection
 # What a message holds after its kind: '' a plain value, HASH a map, undef anything.
 my %SHAPE = (
     welcome => ['HASH'],
+    part => ['', 'ARRAY'],
     result => ['', undef, 'HASH'],
     error => ['', 'HASH'],
     log => ['', '', ''],
@@ -139,6 +140,7 @@ sub hello ($type) {
             hints => [sort keys %$known],
             pid => $$ + 0,
             shim => ($PVE::Storage::Custom::PyBridge::VERSION // 0) + 0,
+            parts => 1,
             loaded => ($PVE::Storage::Custom::PyBridge::LOADED // 0) + 0,
             command => "$0",
         },
@@ -168,18 +170,38 @@ sub exchange ($connection, $request, $ends) {
     send_fd($connection->{socket}, $request->{fd}) if $meta{fd};
     receive_welcome($connection, $request) if defined($hello);
 
+    my $rows; # those that came before the result
+    $connection->{bytes} = 0;
     while (1) {
         my ($kind, $number, @rest) = receive($connection, $request)->@*;
         if ($kind eq 'log' && $number == $id) {
             log_line($request, @rest[0, 1]); # newer servers may say more
+        } elsif ($kind eq 'part' && $number == $id) {
+            within_limit($connection->{bytes});
+            push @$rows, $rest[0]->@*;
         } elsif ($kind eq 'result' && $number == $id) {
-            return [@rest];
+            return $rows ? whole($rows, @rest) : [@rest];
         } elsif ($kind eq 'error' && ($number == $id || $number == 0)) {
             return $rest[0];
         } elsif ($kind ne 'alive') {
             die { lost => 1, message => "unexpected '$kind' from the plugin server" };
         }
     }
+}
+
+# A list in parts may be as long as one that comes at once.
+sub within_limit ($bytes) {
+    my $limit = PVE::Storage::PyBridge::Codec::MAX_FRAME;
+    die { lost => 1, message => "answer of $bytes bytes exceeds the limit of $limit" }
+        if $bytes > $limit;
+    return;
+}
+
+sub whole ($rows, $last, $extra) {
+    die { lost => 1, message => "malformed 'result' from the plugin server" }
+        if ref($last) ne 'ARRAY';
+    push @$rows, @$last;
+    return [$rows, $extra];
 }
 
 sub receive_welcome ($connection, $request) {
@@ -223,6 +245,7 @@ sub receive ($connection, $request) {
         my ($message, $size) = PVE::Storage::PyBridge::Codec::decode($buffer);
         if ($message) {
             substr($$buffer, 0, $size, '');
+            $connection->{bytes} += $size;
             return well_formed($message);
         }
         # Each time, not only when it is quiet: a call that logs is late like any other.
