@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bridge_util import Node
-from probe_util import CALL, enable_both, scfg
+from probe_util import CALL, enable_both, scfg, wait_until
 from pve_pybridge import Volume, codec
 from pve_pybridge.results import ROWS_OF_PART, volumes
 from wire_util import HELLO, Behaviour, Client, after_welcome, fake_server, frame, welcome
@@ -100,6 +100,14 @@ def test_parts_only_for_who_takes_them(many: Node, count: int) -> None:
     assert len(parts) == max(0, count - 1) // ROWS_OF_PART
 
 
+def test_trace_has_all_rows(node: Node) -> None:
+    server = node.serve(node.plugin("many", PLUGIN))  # traced, as all servers of the tests
+    *parts, _ = messages(node, PARTS, 2000)
+    assert len(parts) == 1999 // ROWS_OF_PART
+    wait_until(lambda: bool(server.calls("list_images")))
+    assert server.calls("list_images")[0]["result"] == expected(2000)
+
+
 def test_reader_that_stops_keeps_nobody_waiting(node: Node) -> None:
     """It has its list half; a plugin that takes one call at a time serves the next one."""
     serial = PLUGIN.replace('type = "many"', 'type = "many"\n        concurrency = "serial"')
@@ -109,8 +117,10 @@ def test_reader_that_stops_keeps_nobody_waiting(node: Node) -> None:
         stopped.send("call", 1, "list_images", "m1", {"type": "many"}, {"vmid": 50_000}, {})
         while stopped.receive()[0] != "part":
             pass
+        started = time.monotonic()
         other.send("call", 1, "path", "m1", {"type": "many"}, {"volname": "vm-1-a"}, {})
         assert other.answer()[0] == "result"
+        assert time.monotonic() - started < 20, "it waited until the list was given up"
 
 
 @pytest.mark.parametrize("place", [0, 1500])
