@@ -52,6 +52,7 @@ OF_TYPE = {
     "extra": MAPS,
     "error": MAPS,
     "value": VALUES,
+    "rows": st.lists(VALUES, max_size=4),
 }
 KINDS = st.sampled_from(sorted(codec.FIELDS))
 MESSAGES = KINDS.flatmap(

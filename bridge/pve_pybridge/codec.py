@@ -30,6 +30,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "cancel": ("id",),
     # server → client
     "welcome": ("about",),
+    "part": ("id", "rows"),
     "result": ("id", "value", "extra"),
     "error": ("id", "error"),
     "log": ("id", "level", "message"),
@@ -50,6 +51,7 @@ TYPES: Final[dict[str, tuple[type, ...]]] = {
     "extra": (dict,),
     "error": (dict,),
     "value": (object,),
+    "rows": (list,),
 }
 _KINDS: Final = {
     spelt: (kind, names, tuple(TYPES[name] for name in names))

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 from . import codec
 from .callers import Callers
 from .coerce import integer, mapping, strings, text
-from .errors import DeadlineExceeded, ProtocolError
+from .errors import Cancelled, DeadlineExceeded, ProtocolError
 from .frames import FrameSocket
 from .host import Serves, describe
 from .methods import TABLE_VERSION
@@ -67,6 +67,7 @@ class Connection:
         self._frames = FrameSocket(sock)
         self._idle = False
         self._caller = Caller()
+        self._takes_parts = False
         self._sections: dict[str, tuple[object, dict[str, Any]]] = {}
 
     def fileno(self) -> int:
@@ -121,6 +122,16 @@ class Connection:
             running.lines.append((level, line))
         self._frames.send("log", running.number, level, raw(line))
 
+    def send_part(self, running: Running, rows: list[dict[str, object]]) -> None:
+        """Rows of a running call's answer before the rest of it."""
+        try:
+            self._frames.send("part", running.number, rows)
+        except OSError:
+            raise Cancelled from None  # the caller is gone
+        running.checkpoint()
+        if running.lines is not None:
+            running.rows += rows
+
     def show_life(self, number: int) -> None:
         """An alive frame, unless the caller isn't reading anyway."""
         self._frames.offer(codec.encode("alive", number))
@@ -142,6 +153,7 @@ class Connection:
             command=command,
             task=next((word for word in command.split() if word.startswith("UPID:")), ""),
         )
+        self._takes_parts = bool(about.get("parts"))
         self._server.callers.note(
             self._caller,
             shim=_field("hello", "shim", integer, about.get("shim") or 0),
@@ -218,6 +230,7 @@ class Connection:
             self._frames.receive_fd() if meta.get("fd") else None,
         )
         running.operation = meta.get("operation")
+        running.in_parts = self._takes_parts
         return running
 
     def _next(self) -> tuple[str, dict[str, Any]]:
@@ -237,6 +250,8 @@ class Connection:
             scfg = self._section(running.storeid, fields["scfg"])
             value, extra = self._server.call(running, running.storeid, scfg, args)
             frame = codec.encode("result", running.number, value, extra)
+            if running.rows and isinstance(value, list):
+                value = [*running.rows, *value]
             return frame, {"result": value, "extra": extra} if extra else {"result": value}
         except DeadlineExceeded as err:
             return self._late(running), {"error": {**describe(err), "message": str(err)}}

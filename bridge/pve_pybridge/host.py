@@ -115,9 +115,13 @@ class Host:
         storage = Storage(storeid, self.type, self._typed(storeid, scfg), scfg, call)
         kwargs = plan.keywords(args, storage)
         if self.plugin.concurrency == "parallel":
-            return self._run(plan, storage, kwargs)
-        with self._queue(storage):
-            return self._run(plan, storage, kwargs)
+            value, extra = self._run(plan, storage, kwargs)
+        else:
+            with self._queue(storage):
+                value, extra = self._run(plan, storage, kwargs)
+        if plan.in_parts:  # here: a slow reader mustn't keep others from their turn
+            value = plan.answer(value, storage)
+        return value, extra
 
     def _plan_of(self, method: str) -> Plan:
         known = self._plans.get(method)
@@ -149,13 +153,14 @@ class Host:
                 value, extra = hook(plan, storage, kwargs)
             else:
                 value = self._invoke(plan, storage, kwargs)
-            encoded = plan.answer(value, storage)
+            if not plan.in_parts:
+                value = plan.answer(value, storage)
             if call.cancelled.is_set():
                 raise Cancelled  # whatever was made, nobody would know of it
         except BaseException:
             call.undo()
             raise
-        return encoded, extra
+        return value, extra
 
     # --- configuration hooks: secrets, and hashes that PVE wants changed in place --------------
 

@@ -20,7 +20,7 @@ from .errors import StorageError
 from .methods import METHODS, Method
 from .model import Cleanup, Hints
 from .plugin import StoragePlugin, implemented
-from .results import RESULTS, RESULTS_OF_STORAGE, nested, raw
+from .results import RESULTS, RESULTS_OF_STORAGE, nested, raw, volumes
 from .storage import Storage
 
 Encoder = Callable[[Any, Storage[Any]], object]
@@ -46,6 +46,8 @@ class Plan:
     """Arguments that came as the call's descriptor."""
     accepted: frozenset[str] | None
     """Arguments the method takes when there are others, as it was written for an older table."""
+    in_parts: bool
+    """Whether the answer may be long, and is sent while it is made."""
     encode: Encoder
     """The answer in PVE's form; TypeError or ValueError says what is wrong with it."""
 
@@ -94,6 +96,7 @@ def plan_of(plugin: StoragePlugin[Any], name: str) -> Plan:
         ),
         descriptors=descriptors,
         accepted=_accepted(row, method) if method else None,
+        in_parts=row.result == "volumes",
         encode=_encoder(plugin, row),
     )
 
@@ -111,6 +114,8 @@ def _encoder(plugin: StoragePlugin[Any], row: Method) -> Encoder:
         return _path_of(plugin)
     if row.result == "cleanup":
         return lambda value, storage: _cleanup(value)
+    if row.result == "volumes":
+        return _volumes
     # PVE would take undef for an empty name; where None is an answer, the SDK says so.
     named = row.result in ("str", "volid") and row.name not in _MAYBE_NONE
 
@@ -134,6 +139,10 @@ def _path_of(plugin: StoragePlugin[Any]) -> Encoder:
         return [raw(value), name.vmid, name.vtype]
 
     return encode
+
+
+def _volumes(value: object, storage: Storage[Any]) -> object:
+    return volumes(value, storage.storeid, storage.call.part if storage.call.in_parts else None)
 
 
 def _cleanup(value: object) -> dict[str, object] | None:

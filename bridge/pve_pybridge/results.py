@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Final
 
@@ -90,67 +91,80 @@ def _sizeinfo(value: object) -> list[object]:
     return [_bytes("size", value.size), value.format, value.used, raw(value.parent), value.ctime]
 
 
-_FIELDS: Final = tuple(field.name for field in fields(Volume) if field.name != "volname")
-_VALUES: Final = attrgetter("volname", *_FIELDS)
+Row = dict[str, object]
+ROWS_OF_PART: Final = 512
+"""So many rows take a caller a millisecond."""
+_FIELDS: Final = tuple(field.name for field in fields(Volume))
+_VALUES: Final = attrgetter(*_FIELDS)
 _TEXT_FIELDS: Final = frozenset({"notes"})
 _INT_FIELDS: Final = frozenset({"size", "approximate_size", "vmid", "used", "ctime"})
-_SIMPLE: Final[dict[tuple[type, ...], tuple[tuple[int, str], ...]]] = {}
-"""Types of a volume's values → place and key of those that go as they are, when all of them do."""
 
 
-def _volumes(value: object, storeid: str) -> list[dict[str, object]]:
+def volumes(
+    value: object, storeid: str, part: Callable[[list[Row]], None] | None = None
+) -> list[Row]:
     """Rows in PVE's form: ``volid`` with the storage ID, absent keys for what isn't known.
 
-    The volumes of one list are mostly alike, so a look at the types of all values decides at once
-    (1.6 µs a row) what a look at each value would (2.7 µs); a storage may have 100,000 of them.
+    *part* gets the rows of a long list bit by bit, so that never all of them exist here, and the
+    caller reads the first ones while others are made; what is left of them is returned.
     """
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise TypeError(f"must be a list of Volume, not {type(value).__name__}")
-    rows = []
-    for volume in value:
-        if not isinstance(volume, Volume):
-            raise TypeError(f"must be a list of Volume, but holds {type(volume).__name__}")
-        values = _VALUES(volume)
-        simple = _SIMPLE.get(tuple(map(type, values)))
-        volid = f"{storeid}:{values[0]}"
-        if simple is None or not volid.isascii():
-            rows.append(_row(volume, storeid))
-            continue
-        row: dict[str, object] = {"volid": volid}
-        for at, key in simple:
-            row[key] = values[at]
-        rows.append(row)
+    rows: list[Row] = []
+    remaining = iter(value)
+    while some := tuple(islice(remaining, ROWS_OF_PART)):
+        if part is not None and rows:
+            part(rows)
+            rows = []
+        rows += _rows(some, storeid)
     return rows
 
 
-def _row(volume: Volume, storeid: str) -> dict[str, object]:
-    """One row, looked at value by value; remembers whether its kind is a simple one."""
-    row: dict[str, object] = {"volid": raw(f"{storeid}:{_checked(volume.volname)}")}
-    simple = True
-    for name in _FIELDS:
-        item = getattr(volume, name)
-        if item is None:
+def _rows(some: Sequence[Any], storeid: str) -> list[Row]:
+    """The rows of some volumes, made field by field: 0.9 µs a row, volume by volume takes 1.6."""
+    for kind in set(map(type, some)):
+        if not issubclass(kind, Volume):
+            raise TypeError(f"must be a list of Volume, but holds {kind.__name__}")
+    names, *columns = zip(*map(_VALUES, some), strict=True)
+    if set(map(type, names)) != {str}:
+        for name in names:
+            _str(name)
+    volids = _column("volname", [f"{storeid}:{name}" for name in names], names)
+    rows: list[Row] = [{"volid": volid} for volid in volids]
+    for field, column in zip(_FIELDS[1:], columns, strict=True):
+        if column[0] is None and column.count(None) == len(column):
             continue
-        if name in _INT_FIELDS and not isinstance(item, int):
-            what = f"'{name}' of '{volume.volname}'"
-            raise TypeError(f"{what} must be int, not {type(item).__name__}")
-        key = name.replace("_", "-")
-        simple = simple and (type(item) is int or name == "format")
-        if isinstance(item, str):
-            row[key] = item if name in _TEXT_FIELDS else raw(item)
-        elif isinstance(item, bool | int):
-            row[key] = int(item)
-        else:  # to_json knows no msgpack booleans (V10)
-            inner = nested(item)
-            row[key] = {k: int(v) if isinstance(v, bool) else v for k, v in inner.items()}
-    if simple and volume.format.isascii():
-        values = _VALUES(volume)
-        kinds = tuple(map(type, values))
-        named = enumerate(("", *_FIELDS))
-        _SIMPLE[kinds] = tuple(
-            (at, name.replace("_", "-")) for at, name in named if at and values[at] is not None
-        )
-    return row
+        key = field.replace("_", "-")
+        for row, item in zip(rows, _column(field, column, names), strict=True):
+            if item is not None:
+                row[key] = item
+    return rows
+
+
+def _column(field: str, column: Sequence[Any], names: Sequence[str]) -> Sequence[object]:
+    """One field of some volumes.  Mostly a look at all types at once says that it goes as it is."""
+    kinds = set(map(type, column))
+    if kinds == {int}:
+        return column
+    if kinds == {str} and field not in _INT_FIELDS and "".join(column).isascii():
+        return column
+    return [
+        None if item is None else _item(field, item, name)
+        for item, name in zip(column, names, strict=True)
+    ]
+
+
+def _item(field: str, value: object, volname: str) -> object:
+    if field in _INT_FIELDS and not isinstance(value, int):
+        raise TypeError(f"'{field}' of '{volname}' must be int, not {type(value).__name__}")
+    if isinstance(value, str):
+        return value if field in _TEXT_FIELDS else raw(value)
+    if isinstance(value, int):
+        return int(value)
+    if not isinstance(value, Mapping):
+        raise TypeError(f"'{field}' of '{volname}' must be plain, not {type(value).__name__}")
+    # to_json knows no msgpack booleans (V10)
+    return {k: int(v) if isinstance(v, bool) else v for k, v in nested(value).items()}
 
 
 def _snapinfo(value: object, storeid: str) -> dict[str, dict[str, object]]:
@@ -216,7 +230,7 @@ RESULTS: Final[dict[str, Callable[[object], Any]]] = {
 """Result type → PVE's form, for results that need nothing but the value."""
 
 RESULTS_OF_STORAGE: Final[dict[str, Callable[[object, str], Any]]] = {
-    "volumes": _volumes,
+    "volumes": volumes,
     "prune": _prune,
     "snapinfo": _snapinfo,
     "volid": lambda value, storeid: None if value is None else raw(f"{storeid}:{_checked(value)}"),

@@ -89,6 +89,10 @@ class Call:
     """The volume the call is about, empty if none."""
     lines: list[tuple[str, str]] | None
     """What was logged, for the trace; None when nobody traces."""
+    in_parts: bool = False
+    """Whether the caller takes a long list in parts."""
+    rows: list[dict[str, object]]
+    """What ``part`` took, for the trace; stays empty when nobody traces."""
     secrets: set[str] | frozenset[str]
     """Secrets that the plugin has read during the call, so that none gets into a trace."""
     fd: int | None
@@ -114,11 +118,16 @@ class Call:
         self.fd = fd
         self.cancelled = Flag()
         self.wanted = _unwanted
+        self.rows = []
         self._undo: list[tuple[Callable[..., object], tuple[object, ...]]] = []
 
     def emit(self, level: str, line: str) -> None:
         """Pass on one line of what is logged during the call."""
         print(line, file=sys.stderr, flush=True)
+
+    def part(self, rows: list[dict[str, object]]) -> None:
+        """Pass on the first rows of a long list."""
+        self.rows += rows
 
     def on_failure(self, undo: Callable[..., object], *args: object) -> None:
         """Have ``undo(*args)`` run if the call fails; plugins use the storage's method."""

@@ -36,6 +36,9 @@ class Line(Protocol):
     def tell(self, running: Running, level: str, line: str) -> None:
         """Send a log line."""
 
+    def send_part(self, running: Running, rows: list[dict[str, object]]) -> None:
+        """Send the first rows of an answer."""
+
     def show_life(self, number: int) -> None:
         """Send an alive frame."""
 
@@ -85,6 +88,10 @@ class Running(Call):
     def emit(self, level: str, line: str) -> None:
         """To the caller's task log."""
         self.line.tell(self, level, line)
+
+    def part(self, rows: list[dict[str, object]]) -> None:
+        """To the caller, while the others are made."""
+        self.line.send_part(self, rows)
 
 
 class Watcher:

@@ -152,7 +152,7 @@ def fuzz_caller(farm: Farm, short: bool) -> Iterator[Figure]:
 
 def serve_nonsense(listener: socket.socket) -> None:
     """Answer each connection with a proper welcome, most times, and one broken frame."""
-    kinds = frozenset({"welcome", "result", "error", "log", "alive"})
+    kinds = frozenset({"welcome", "part", "result", "error", "log", "alive"})
     corpus = golden(kinds)
     for message in list(corpus):  # of the calls that are made: always the first
         if message[0] != "welcome":

@@ -26,6 +26,7 @@ my %pool; # type => connection
 # What a message holds after its kind: '' a plain value, HASH a map, undef anything.
 my %SHAPE = (
     welcome => ['HASH'],
+    part => ['', 'ARRAY'],
     result => ['', undef, 'HASH'],
     error => ['', 'HASH'],
     log => ['', '', ''],
@@ -137,6 +138,7 @@ sub hello ($type) {
             hints => [sort keys %$known],
             pid => $$ + 0,
             shim => ($PVE::Storage::Custom::PyBridge::VERSION // 0) + 0,
+            parts => 1,
             loaded => ($PVE::Storage::Custom::PyBridge::LOADED // 0) + 0,
             command => "$0",
         },
@@ -160,18 +162,39 @@ sub exchange ($connection, $plan, $message, $more, $ends) {
     send_fd($socket, $more->{fd}) if exists($more->{fd});
     receive_welcome($connection) if $hello;
 
+    my $rows; # those that came before the result
+    $connection->{bytes} = 0;
     while (1) {
         my $answer = receive($connection, $plan, $ends);
         my ($kind, $number) = @$answer;
-        return $answer if $kind eq 'result' && $number == $id;
+        return $rows ? whole($rows, $answer) : $answer if $kind eq 'result' && $number == $id;
         if ($kind eq 'log' && $number == $id) {
             log_line($more, $answer->@[2, 3]); # newer servers may say more
+        } elsif ($kind eq 'part' && $number == $id) {
+            within_limit($connection->{bytes});
+            push @$rows, $answer->[2]->@*;
         } elsif ($kind eq 'error' && ($number == $id || $number == 0)) {
             return $answer;
         } elsif ($kind ne 'alive') {
             die { lost => 1, message => "unexpected '$kind' from the plugin server" };
         }
     }
+}
+
+# A list in parts may be as long as one that comes at once.
+sub within_limit ($bytes) {
+    my $limit = PVE::Storage::PyBridge::Codec::MAX_FRAME;
+    die { lost => 1, message => "answer of $bytes bytes exceeds the limit of $limit" }
+        if $bytes > $limit;
+    return;
+}
+
+sub whole ($rows, $answer) {
+    my ($kind, $number, $last, $extra) = @$answer;
+    die { lost => 1, message => "malformed 'result' from the plugin server" }
+        if ref($last) ne 'ARRAY';
+    push @$rows, @$last;
+    return [$kind, $number, $rows, $extra];
 }
 
 sub receive_welcome ($connection) {
@@ -222,6 +245,7 @@ sub receive ($connection, $plan, $ends) {
             my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data);
             if ($message) {
                 $connection->{rest} = substr($data, $size) if $size < length($data);
+                $connection->{bytes} += $size;
                 return well_formed($message);
             }
         }
