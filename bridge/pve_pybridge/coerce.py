@@ -55,24 +55,27 @@ def truth(value: object) -> bool:
 
 def plain(value: object) -> Any:
     """Any nested value with its strings made text."""
-    kind = type(value)
-    if kind is bytes:
-        return value.decode("utf-8", "surrogateescape")  # type: ignore[attr-defined]
-    if kind is dict:
-        return {
-            # most are bytes: in line, as a call for each takes as long as all the rest
-            (key.decode("utf-8", "surrogateescape") if type(key) is bytes else text(key)): (
-                item.decode("utf-8", "surrogateescape")
-                if type(item) is bytes
-                else plain(item)
-                if type(item) in _NESTED
-                else item
-            )
-            for key, item in value.items()  # type: ignore[attr-defined]
-        }
-    if kind is list:
-        return [plain(item) for item in value]  # type: ignore[attr-defined]
+    if type(value) is bytes:
+        return value.decode("utf-8", "surrogateescape")
+    if type(value) is dict:
+        return _map(value)
+    if type(value) is list:
+        return [plain(item) for item in value]
     return value
+
+
+def _map(value: dict[object, object]) -> dict[str, Any]:
+    # A loop: in Python 3.11 a comprehension is a call, which takes as long as a map of two.
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        name = key.decode("utf-8", "surrogateescape") if type(key) is bytes else text(key)
+        if type(item) is bytes:
+            found[name] = item.decode("utf-8", "surrogateescape")
+        elif type(item) in _NESTED:
+            found[name] = plain(item)
+        else:
+            found[name] = item
+    return found
 
 
 _NESTED: Final = frozenset({dict, list})
@@ -80,12 +83,11 @@ _NESTED: Final = frozenset({dict, list})
 
 def mapping(value: object) -> dict[str, Any]:
     """A hash with text keys; undef is an empty one."""
+    if type(value) is dict:
+        return _map(value)
     if value is None:
         return {}
-    if not isinstance(value, dict):
-        raise ValueError(f"must be a map, not {_kind(value)}")
-    result: dict[str, Any] = plain(value)
-    return result
+    raise ValueError(f"must be a map, not {_kind(value)}")
 
 
 _FLAGS: Final = {"0": 0, "1": 1, "": 0}
