@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .errors import StorageError
+
+if TYPE_CHECKING:
+    import subprocess
 
 _LEND = Path(__file__).with_name("lend.py")
 
@@ -38,6 +40,8 @@ def environment() -> Mapping[str, str]:
 
 def run(interpreter: str | None, *args: str, timeout: float) -> subprocess.CompletedProcess[str]:
     """Run that command to its end; OSError, TimeoutExpired."""
+    import subprocess  # noqa: PLC0415  every server would load it
+
     return subprocess.run(
         command(interpreter, *args),
         env=environment(),

@@ -16,13 +16,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic
+from typing import TYPE_CHECKING, Final, Generic
 
-from . import process, secrets
+from . import secrets
 from .config import ConfigT, Secret, options_of
 from .errors import Cancelled, DeadlineExceeded, StorageError
 from .model import Host
 from .paths import etc_pve
+
+if TYPE_CHECKING:
+    from . import process
 
 logger = logging.getLogger(__name__)
 
@@ -236,6 +239,8 @@ class Storage(Generic[ConfigT]):
         StorageError with the command's last words if its status isn't 0 (unless *check* is false),
         it can't be run or *timeout* is over; Cancelled, DeadlineExceeded as ``checkpoint`` does.
         """
+        from . import process  # noqa: PLC0415  7 ms and 1 MiB for who runs no command
+
         return process.run(
             args,
             checkpoint=self.checkpoint,

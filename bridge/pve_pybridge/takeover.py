@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -50,6 +49,8 @@ class Takeover:
         threading.Thread(target=self._start, name="takeover", daemon=True).start()
 
     def _start(self) -> None:
+        import subprocess  # noqa: PLC0415  every server would load it, for a rare reload
+
         reader, writer = os.pipe()
         try:
             subprocess.run(
