@@ -56,7 +56,7 @@ class Stage:
             self._files.enable(manifest.build(load(str(plugin))))
         self._files.storage_cfg.write_text(_storages())
         self.server = self.serve(PLUGINS[0], "bench")
-        self._start([sys.executable, str(REFERENCES / "floor.py")], "floor")
+        self.floor = self._start([sys.executable, str(REFERENCES / "floor.py")], "floor")
         self.has_echo = self._echo()
         return self
 
@@ -129,6 +129,11 @@ class Worker:
         self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._process.communicate()
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
 
     def do(self, do: str, /, **job: object) -> Any:
         """The result of one job."""

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from ..figures import Figure, Outcome, Series, micro, milli, p99, ratio, typical
 from ..stage import Stage
@@ -43,6 +45,14 @@ def measure(stage: Stage) -> Iterator[Outcome]:
         f"spawn {milli(typical(taken['spawn']))}",
         ">= 500",
     )
+    alone = _one_processor(stage, rounds)
+    yield Figure(
+        "small call on one processor",
+        ratio(alone["bridge"], alone["floor"]),
+        "x",
+        f"floor {micro(typical(alone['floor']))}",
+        "",
+    )
     yield Figure("small call, bridge", typical(ours) * 1e6, "µs", "", "")
     for name in ("bare", "inline", "native"):
         if name in taken:
@@ -58,6 +68,29 @@ def measure(stage: Stage) -> Iterator[Outcome]:
             name: [1e6 * one for part in parts for one in part] for name, parts in taken.items()
         },
     )
+
+
+def _one_processor(stage: Stage, rounds: int) -> dict[str, list[list[float]]]:
+    """The same with caller and servers on one processor: the work alone.
+
+    On two of them a call also waits for the other one to wake, on a virtual machine for longer than
+    the floor takes; who is put where is the scheduler's choice, and not the same for both.
+    """
+    before = os.sched_getaffinity(0)
+    with stage.worker() as worker:
+        servers = (stage.server.pid, stage.floor.pid)
+        _pin((worker.pid, *servers), {min(before)})
+        taken: dict[str, list[list[float]]] = worker.do(
+            "time", what="small", who=["bridge", "floor"], rounds=rounds, calls=200, warm=3
+        )
+        _pin(servers, before)
+    return taken
+
+
+def _pin(pids: Iterable[int], processors: set[int]) -> None:
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), processors)
 
 
 def _has_inline() -> bool:
