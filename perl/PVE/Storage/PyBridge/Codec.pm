@@ -19,9 +19,9 @@ use constant WIRE_VERSION => 1;
 
 my $packer = Data::MessagePack->new();
 
-# Argument type => encoder. Values that don't fit go as they are: the server says what is wrong.
+# Argument type => encoder, for types that PyBridge::Forward doesn't take itself. Values that don't fit
+# go as they are: the server says what is wrong.
 my %ENCODE = (
-    str => \&string,
     text => \&characters,
     int => \&integer,
     number => \&integer,
@@ -30,7 +30,7 @@ my %ENCODE = (
     strlist => sub ($value) {
         return ref($value) eq 'ARRAY' ? [map { string($_) } @$value] : $value;
     },
-    map { $_ => \&plain } qw(map mutable slurpy hints intmap snapshots),
+    map { $_ => \&plain } qw(map intmap snapshots),
 );
 
 =head3 encoder
@@ -145,8 +145,8 @@ my $PLAIN = do {
     my $message = decode_plain($data);
 
 The message, when the data is a single frame as most answers are, else undef. One match says that it
-is complete, well-formed and untainted: 6,000 instructions, where C<decode>, which does the same for
-all frames, takes 40,000.
+is complete, well-formed and untainted: 13,000 instructions under -T, where C<decode> and a look at
+the shape, which do the same for all frames, take 35,000.
 
 =cut
 

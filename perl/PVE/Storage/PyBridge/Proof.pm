@@ -4,7 +4,7 @@ package PVE::Storage::PyBridge::Proof;
 # SPDX-License-Identifier: AGPL-3.0-or-later
 
 # Whether bytes are one whole msgpack value. PyBridge::Codec asks before it unpacks an answer that
-# isn't small: Data::MessagePack makes room for as many elements as a header claims, so a broken one
+# isn't plain: Data::MessagePack makes room for as many elements as a header claims, so a broken one
 # could end the process for want of memory, and it never frees what it had read of an incomplete
 # message.
 #
