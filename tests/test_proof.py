@@ -26,9 +26,11 @@ CODE: Final = """
     ];
 """
 LEARNT: Final = """
+    require PVE::Storage::PyBridge::Proof;
+    require PVE::Storage::PyBridge::Rows;
     my $p = pack('H*', $ARGS[0]);
     pos($p) = 0;
-    return ref(PVE::Storage::PyBridge::Proof::run(\\$p, ord($p)));
+    return ref(PVE::Storage::PyBridge::Rows::run(\\$p, ord($p)));
 """
 FIXED: Final = {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8} | {
     0xD0: 1,

@@ -176,4 +176,4 @@ def test_without_msgpack(node: Node, listener: socket.socket) -> None:
     assert (status, said) == (1, f"pve-pybridge: {reason}\n")
     message = codec.decode(data[codec.HEADER.size :])
     assert message[0] == "error"
-    assert message[1]["error"] == {"kind": "user", "message": reason}
+    assert message[2] == {"kind": "user", "message": reason}

@@ -190,9 +190,9 @@ def test_a_watcher_that_reads_nothing_slows_nobody(scene: Scene) -> None:
     with lazy, lazy.makefile("rb") as stream:
         while seen + dropped < count + 300:
             (length,) = codec.HEADER.unpack(stream.read(4))
-            kind, fields = codec.decode(stream.read(length))
+            kind, *values = codec.decode(stream.read(length))
             if kind == "log":
-                entry = json.loads(fields["message"])
+                entry = json.loads(values[2])
                 seen += "method" in entry
                 dropped += entry.get("dropped", 0)
     assert dropped > 0
@@ -262,20 +262,20 @@ def test_secrets_are_in_no_record(scene: Scene) -> None:
             assert (form if isinstance(form, str) else form.decode()) not in text
 
 
-def fields(**args: object) -> dict[str, Any]:
-    return {"args": args, "scfg": {"tray-token": "in storage.cfg by hand", "tray-folder": "/x"}}
+SCFG = {"tray-token": "in storage.cfg by hand", "tray-folder": "/x"}
 
 
 def test_secrets_by_name_and_value(tmp_path: Path) -> None:
     out = tmp_path / "out"
     told = Trace("tray", lambda: {"type": "tray"}, lambda: ["tray-token"], out)
     call = Call(method="on_update_hook_full", lines=[("info", "new token is geheim!")])
-    given = fields(
-        update={"tray-token": "geheim!", "content": {"images": 1}}, sensitive={"tray-token": None}
-    )
+    given = {
+        "update": {"tray-token": "geheim!", "content": {"images": 1}},
+        "sensitive": {"tray-token": None},
+    }
     outcome = {"result": {"key": "erzeugt"}, "extra": {"mutable": {"set": {"a": "x erzeugt"}}}}
-    told.publish(call, "tr", given, outcome, 0.1)
-    told.publish(Call(method="status", secrets={"ab"}), "tr", fields(), {"result": "cab"}, 0.1)
+    told.publish(call, "tr", SCFG, given, outcome, 0.1)
+    told.publish(Call(method="status", secrets={"ab"}), "tr", SCFG, {}, {"result": "cab"}, 0.1)
     told.close()
     text = out.read_text()
     for word in ("geheim", "erzeugt", "by hand"):
@@ -292,7 +292,7 @@ def test_long_records_are_cut(tmp_path: Path) -> None:
     out = tmp_path / "out"
     told = Trace("tray", lambda: {"type": "tray"}, file=out)
     rows = [{"volid": f"tr:vm-{i}-x", "size": i} for i in range(60_000)]
-    told.publish(Call(method="list_images"), "tr", fields(vmid=1), {"result": rows}, 0.1)
+    told.publish(Call(method="list_images"), "tr", SCFG, {"vmid": 1}, {"result": rows}, 0.1)
     told.close()
     (one,) = records(out)
     assert (one["result"], one["cut"], one["args"]) == (None, ["result"], {"vmid": 1})

@@ -41,7 +41,8 @@ class Client:
 
     def receive(self) -> tuple[str, dict[str, Any]]:
         """The next message; EOFError at the end."""
-        return codec.decode(self._exactly(codec.decode_length(self._exactly(4))))
+        message = codec.decode(self._exactly(codec.decode_length(self._exactly(4))))
+        return message[0], codec.named(message)
 
     def _exactly(self, size: int) -> bytes:
         data = b""

@@ -105,6 +105,16 @@ sub first ($job) {
     return { seconds => unpack('d', $bytes) };
 }
 
+# Messages that one call of a contender sends to a server: { what, who }.
+sub trips ($job) {
+    my $sub = contender($job->{what}, $job->{who});
+    $sub->(0); # connects, which isn't as usual
+    my ($exchange, $count) = (\&PVE::Storage::PyBridge::Client::exchange, 0);
+    local *PVE::Storage::PyBridge::Client::exchange = sub { $count++; goto &$exchange; };
+    $sub->(1);
+    return { trips => $count };
+}
+
 # Memory of one call in a process of its own, KiB: { what, who }.
 sub memory ($job) {
     pipe(my $reader, my $writer) or die "pipe: $!\n";
@@ -160,7 +170,7 @@ sub in_children ($count, $at_once, $sub) {
 
 my %DO = (
     time => \&time_calls, crowd => \&crowd, storm => \&storm, first => \&first,
-    memory => \&memory
+    memory => \&memory, trips => \&trips
 );
 $| = 1; ## no critic (RequireLocalizedPunctuationVars)
 while (defined(my $line = <STDIN>)) { ## no critic (ProhibitExplicitStdin)

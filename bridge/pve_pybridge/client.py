@@ -127,7 +127,9 @@ class Client:
         self._sock.sendall(codec.encode(kind, *values))
 
     def _receive(self) -> tuple[str, dict[str, Any]]:
-        return codec.decode(self._exactly(codec.decode_length(self._exactly(codec.HEADER.size))))
+        length = codec.decode_length(self._exactly(codec.HEADER.size))
+        message = codec.decode(self._exactly(length))
+        return message[0], codec.named(message)
 
     def _exactly(self, size: int) -> bytes:
         buffer = b""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgpack
@@ -54,10 +55,11 @@ TYPES: Final[dict[str, tuple[type, ...]]] = {
     "rows": (list,),
 }
 _KINDS: Final = {
-    spelt: (kind, names, tuple(TYPES[name] for name in names))
+    spelt: (kind, ((bytes, str), *(TYPES[name] for name in names)), len(names) + 1)
     for kind, names in FIELDS.items()
     for spelt in (kind, kind.encode())
 }
+"""Kind as it may be spelt → itself, the types of a message, how long that is."""
 _KEPT: Final = 1 << 18
 """Bytes of a frame, after a longer one its packer's memory is given back."""
 
@@ -92,24 +94,39 @@ def decode_length(header: bytes) -> int:
     return int(length)
 
 
-def decode(payload: bytes) -> tuple[str, dict[str, Any]]:
-    """Kind and named fields of one payload; ProtocolError says what is wrong with it."""
+def decode(payload: bytes) -> list[Any]:
+    """The message in one payload: its kind and its fields, each of its type.
+
+    ProtocolError says what is wrong with any other payload.
+    """
     try:
         message = msgpack.unpackb(payload, raw=False, unicode_errors="surrogateescape")
     except (ValueError, msgpack.exceptions.UnpackException) as err:
         raise ProtocolError(f"frame is no msgpack: {str(err) or type(err).__name__}") from None
     try:
-        kind, names, types = _KINDS[message[0]]
+        kind, types, length = _KINDS[message[0]]
     except (TypeError, LookupError):
         raise ProtocolError(_flaw_of_kind(message)) from None
-    values = message[1:]
+    if len(message) < length or not all(map(isinstance, message, types)):
+        raise ProtocolError(_flaw_of_fields(kind, message))
+    message[0] = kind
+    del message[length:]
+    found: list[Any] = message
+    return found
+
+
+def named(message: Sequence[Any]) -> dict[str, Any]:
+    """The fields of a message by their names."""
+    return dict(zip(FIELDS[message[0]], message[1:], strict=False))
+
+
+def _flaw_of_fields(kind: str, message: Sequence[object]) -> str:
+    names, values = FIELDS[kind], message[1:]
     if len(values) < len(names):
-        raise ProtocolError(f"{kind} frame lacks '{names[len(values)]}'")
-    if not all(map(isinstance, values, types)):
-        pairs = zip(names, values, types, strict=False)
-        name, value = next((name, it) for name, it, type_ in pairs if not isinstance(it, type_))
-        raise ProtocolError(f"{kind} frame: '{name}' is {type(value).__name__}")
-    return kind, dict(zip(names, values, strict=False))
+        return f"{kind} frame lacks '{names[len(values)]}'"
+    pairs = zip(names, values, strict=False)
+    name, value = next((name, it) for name, it in pairs if not isinstance(it, TYPES[name]))
+    return f"{kind} frame: '{name}' is {type(value).__name__}"
 
 
 def _flaw_of_kind(message: object) -> str:

@@ -46,8 +46,8 @@ class Service(Protocol):
     trace: Trace
 
     def call(
-        self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Mapping[str, Any]
-    ) -> tuple[object, dict[str, object]]:
+        self, call: Call, storeid: str, scfg: Section, args: Mapping[Any, Any]
+    ) -> tuple[Any, dict[str, object]]:
         """Run a call: (answer, extra)."""
 
     def last_status(self, storeid: str) -> object:
@@ -55,6 +55,15 @@ class Service(Protocol):
 
     def forget(self, connection: Connection) -> None:
         """The connection ended."""
+
+
+class Section(dict[str, Any]):
+    """A storage's section as text, and the same in one string, to find equal ones."""
+
+    def __init__(self, received: object):
+        super().__init__(mapping(received))
+        self.received = received
+        self.words = repr(sorted(self.items()))
 
 
 class Connection:
@@ -68,7 +77,7 @@ class Connection:
         self._idle = False
         self._caller = Caller()
         self._takes_parts = False
-        self._sections: dict[str, tuple[object, dict[str, Any]]] = {}
+        self._sections: dict[str, Section] = {}
 
     def fileno(self) -> int:
         """The socket's descriptor, -1 once closed."""
@@ -113,7 +122,7 @@ class Connection:
 
     def answer_for(self, running: Running) -> None:
         """The watcher's answer in place of a stuck plugin; the thread finds the socket shut."""
-        self._frames.offer(self._late(running), wait=0.1)
+        self._frames.offer(running.before + self._late(running), wait=0.1)
         self._frames.shut(socket.SHUT_RDWR)
 
     def tell(self, running: Running, level: str, line: str) -> None:
@@ -130,7 +139,7 @@ class Connection:
             raise Cancelled from None  # the caller is gone
         running.checkpoint()
         if running.lines is not None:
-            running.rows += rows
+            running.rows += tuple(rows)
 
     def show_life(self, number: int) -> None:
         """An alive frame, unless the caller isn't reading anyway."""
@@ -139,10 +148,10 @@ class Connection:
     # --- greeting ------------------------------------------------------------------------------
 
     def _greet(self) -> None:
-        kind, fields = self._frames.receive()
-        if kind != "hello":
-            raise ProtocolError(f"expected hello, got {kind}")
-        about = _field("hello", "about", mapping, fields["about"])
+        message = self._frames.receive()
+        if message[0] != "hello":
+            raise ProtocolError(f"expected hello, got {message[0]}")
+        about = _field("hello", "about", mapping, message[1])
         self._check_version(about)
         command = _field("hello", "command", text, about.get("command") or "")
         self._caller = Caller(
@@ -164,6 +173,7 @@ class Connection:
             "table": TABLE_VERSION,
             "version": __version__,
             "type": self._server.host.type,
+            "then": 1,
         }
         self._frames.send("welcome", {**welcome, "pid": os.getpid()})
 
@@ -182,58 +192,82 @@ class Connection:
     # --- calls ---------------------------------------------------------------------------------
 
     def _one_call(self) -> bool:
-        """Receive and answer one call; False when the watcher answered and closed meanwhile."""
-        kind, fields = self._next()
-        if kind == "cancel":
+        """Receive and answer one call, and what comes with it; False when there is no next one."""
+        message = self._next()
+        if message[0] == "cancel":
             return True  # its call ended before we read this
-        if kind != "call":
-            raise ProtocolError(f"expected call, got {kind}")
-        if self._frames.hung_up():
-            return False  # gave up while it waited in the listening socket: nothing must begin
+        if message[0] != "call":
+            raise ProtocolError(f"expected call, got {message[0]}")
+        _, number, method, storeid, scfg, args, about = message
+        meta = _field("call", "meta", mapping, about)
+        methods = [text(method)]
+        if "then" in meta:
+            methods += _field("call", "then", strings, meta["then"])
+        frames = b""
+        for name in methods:
+            if self._frames.hung_up():
+                return False  # gave up meanwhile, maybe in the listening socket: nothing must begin
+            running = self._running(number, name, text(storeid), meta, frames)
+            outcome = self._run(running, scfg, args)
+            if outcome is None:
+                return False
+            frame, goes_on = outcome
+            frames += frame
+            if not goes_on:
+                break
+            number += 1
+        self._frames.send_frame(frames)
+        return True
+
+    def _running(
+        self, number: int, method: str, storeid: str, meta: Mapping[str, Any], before: bytes
+    ) -> Running:
+        """The call that a frame asks for."""
+        self.watching = method == "_trace"
+        limit = self._server.host.limit(method)
+        running = Running(self, number, method, storeid, self._caller, limit, before)
+        running.in_parts = self._takes_parts
+        if meta:
+            running.operation = meta.get("operation")
+            alarm = meta.get("remaining")
+            if isinstance(alarm, (int, float)):  # a union would be made anew each time
+                running.hurry(alarm)
+            if meta.get("fd") and not before:  # a descriptor is for the first one
+                running.fd = self._frames.receive_fd()
+        return running
+
+    def _run(
+        self, running: Running, scfg: object, args: Mapping[Any, Any]
+    ) -> tuple[bytes, bool] | None:
+        """The frame that answers a call, and whether the next one that came with it shall run.
+
+        PVE wouldn't ask further after an error or a no.  None when the watcher has answered.
+        """
         server = self._server
         traced = server.trace.on
-        running = self._running(fields, traced)
+        if traced:
+            running.lines = []
         server.watcher.begin(running)
         try:
-            frame, outcome = self._answer(running, fields)
+            frame, outcome = self._answer(running, scfg, args)
         finally:
             ours = server.watcher.end(running)
             if running.fd is not None:
                 os.close(running.fd)
-        if not running.method.startswith("_"):  # the bridge's own questions: no calls of the plugin
+        failed = "error" in outcome
+        if running.method[:1] != "_":  # the bridge's own questions: no calls of the plugin
             seconds = time.monotonic() - running.started
-            server.metrics.count(running.method, seconds, failed="error" in outcome)
+            server.metrics.count(running.method, seconds, failed=failed)
             if traced:
                 outcome = outcome if ours else {**outcome, "late": True}
-                server.trace.publish(running, running.storeid, fields, outcome, seconds)
+                server.trace.publish(running, running.storeid, scfg, args, outcome, seconds)
         if not ours:
             while not running.answered:  # closing now would take the answer away
                 time.sleep(0.001)
-            return False
-        self._frames.send_frame(frame)
-        return True
+            return None
+        return frame, not failed and outcome["result"] != 0
 
-    def _running(self, fields: dict[str, Any], traced: bool) -> Running:
-        """The call that a frame asks for."""
-        meta = _field("call", "meta", mapping, fields["meta"])
-        method = text(fields["method"])
-        self.watching = method == "_trace"
-        running = Running(
-            self,
-            fields["id"],
-            method,
-            text(fields["storeid"]),
-            self._caller,
-            meta.get("remaining"),
-            self._server.host.limit(method),
-            [] if traced else None,
-            self._frames.receive_fd() if meta.get("fd") else None,
-        )
-        running.operation = meta.get("operation")
-        running.in_parts = self._takes_parts
-        return running
-
-    def _next(self) -> tuple[str, dict[str, Any]]:
+    def _next(self) -> list[Any]:
         """Wait for a frame; only in here the connection counts as idle."""
         self._idle = True  # first: either we see that we drain, or ``drain`` that we are idle
         if self.draining:
@@ -243,14 +277,15 @@ class Connection:
         finally:
             self._idle = False
 
-    def _answer(self, running: Running, fields: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    def _answer(
+        self, running: Running, scfg: object, args: Mapping[Any, Any]
+    ) -> tuple[bytes, dict[str, Any]]:
         """The frame that ends a call, whatever happens in it, and what it says."""
         try:
-            args = {text(name): value for name, value in fields["args"].items()}
-            scfg = self._section(running.storeid, fields["scfg"])
-            value, extra = self._server.call(running, running.storeid, scfg, args)
+            section = self._section(running.storeid, scfg)
+            value, extra = self._server.call(running, running.storeid, section, args)
             frame = codec.encode("result", running.number, value, extra)
-            if running.rows and isinstance(value, list):
+            if running.rows:
                 value = [*running.rows, *value]
             return frame, {"result": value, "extra": extra} if extra else {"result": value}
         except DeadlineExceeded as err:
@@ -259,18 +294,18 @@ class Connection:
             error = error_of(err, running, self._server.host.type, draining=self.draining)
             return codec.encode("error", running.number, error), {"error": error}
 
-    def _section(self, storeid: str, received: object) -> dict[str, Any]:
-        """A storage's section as text; the same object as long as the same one is received.
+    def _section(self, storeid: str, received: object) -> Section:
+        """A storage's section; the same object as long as the same one is received.
 
         A caller asks one storage several times.  Comparing is cheaper than converting, and the
         host knows by the identity that the typed configuration is the same, too.
         """
         known = self._sections.get(storeid)
-        if known is None or known[0] != received:
+        if known is None or known.received != received:
             if len(self._sections) >= MAX_SECTIONS:
                 self._sections.clear()
-            known = self._sections[storeid] = (received, mapping(received))
-        return known[1]
+            known = self._sections[storeid] = Section(received)
+        return known
 
     def _late(self, running: Running) -> bytes:
         """What a caller gets when the time is up: the last known status, else an error."""

@@ -51,16 +51,22 @@ class FrameSocket:
         if uid not in (0, os.geteuid()):
             raise ProtocolError(f"user {uid} (process {pid}) may not call storage plugins")
 
-    def receive(self) -> tuple[str, dict[str, Any]]:
-        """Kind and fields of the next frame; EOFError when the peer hung up."""
-        length = codec.decode_length(self._exactly(codec.HEADER.size))
-        return codec.decode(self._exactly(length))
+    def receive(self) -> list[Any]:
+        """The next message; EOFError when the peer hung up.
 
-    def _exactly(self, size: int) -> bytes:
-        """Never a byte more: a descriptor may be riding on the next one."""
-        chunk = self._sock.recv(size)
-        if len(chunk) == size:
-            return chunk
+        Never reads a byte more: a descriptor may be riding on the next one.
+        """
+        size = codec.HEADER.size
+        header = self._sock.recv(size)
+        if len(header) < size:
+            header = self._rest(header, size)
+        length = codec.decode_length(header)
+        payload = self._sock.recv(length)
+        if len(payload) < length:
+            payload = self._rest(payload, length)
+        return codec.decode(payload)
+
+    def _rest(self, chunk: bytes, size: int) -> bytes:
         buffer = bytearray(chunk)
         while len(buffer) < size:
             if not chunk:

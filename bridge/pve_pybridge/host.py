@@ -56,8 +56,9 @@ class Serves(Protocol):
     def limit(self, method: str) -> float | None:
         """Seconds until the caller of *method* gets an answer; None: no limit."""
 
-    def shared(self, method: str) -> bool:
-        """Whether identical calls of *method* are answered by one run."""
+    @property
+    def shared(self) -> frozenset[str]:
+        """Methods whose identical calls are answered by one run."""
 
     def call(
         self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Mapping[str, Any]
@@ -67,6 +68,9 @@ class Serves(Protocol):
 
 class Host:
     """Everything the server may do with one plugin."""
+
+    shared: Final = frozenset(row.name for row in METHODS.values() if row.shared)
+    """Methods whose identical calls are answered by one run."""
 
     def __init__(self, plugin: type[StoragePlugin[Any]]):
         manifest.check(plugin)
@@ -98,11 +102,6 @@ class Host:
         """Seconds until the caller of *method* gets an answer; None: no limit."""
         return self._limits.get(method)
 
-    def shared(self, method: str) -> bool:
-        """Whether identical calls of *method* are answered by one run."""
-        row = METHODS.get(method)
-        return row is not None and row.shared
-
     def call(
         self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Mapping[str, Any]
     ) -> tuple[object, dict[str, object]]:
@@ -111,7 +110,7 @@ class Host:
         *extra* carries what PVE expects in its own structures: ``mutable`` changes of a hook's
         hash, also ``blockers`` by way of RollbackBlocked.  Undoes on failure, then re-raises.
         """
-        plan = self._plan_of(call.method)
+        plan = self._plans.get(call.method) or self._plan_of(call.method)
         storage = Storage(storeid, self.type, self._typed(storeid, scfg), scfg, call)
         kwargs = plan.keywords(args, storage)
         if self.plugin.concurrency == "parallel":
@@ -124,12 +123,9 @@ class Host:
         return value, extra
 
     def _plan_of(self, method: str) -> Plan:
-        known = self._plans.get(method)
-        if known is None:
-            if method not in METHODS:
-                raise StorageError(f"unknown method '{method}'")
-            known = self._plans[method] = plan_of(self.plugin, method)
-        return known
+        if method not in METHODS:
+            raise StorageError(f"unknown method '{method}'")
+        return self._plans.setdefault(method, plan_of(self.plugin, method))
 
     def _typed(self, storeid: str, scfg: Mapping[str, Any]) -> StorageConfig:
         """The typed section; frozen, so that calls with the same section can share it."""
@@ -148,11 +144,10 @@ class Host:
     ) -> tuple[object, dict[str, object]]:
         call = storage.call
         try:
-            extra: dict[str, object] = {}
-            if hook := self._hooks.get(plan.row.name):
-                value, extra = hook(plan, storage, kwargs)
+            if call.method in self._hooks:
+                value, extra = self._hooks[call.method](plan, storage, kwargs)
             else:
-                value = self._invoke(plan, storage, kwargs)
+                value, extra = self._invoke(plan, storage, kwargs), {}
             if not plan.in_parts:
                 value = plan.answer(value, storage)
             if call.cancelled.is_set():

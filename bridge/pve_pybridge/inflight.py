@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable
 from typing import Final
 
 from .errors import Cancelled, DeadlineExceeded
-from .storage import Call
+from .storage import Call, Flag
 
 STUCK_SECONDS: Final = 9.0
 """A call older than this no longer speaks for new ones: the backend may be back."""
@@ -30,12 +30,12 @@ FRESH_SECONDS: Final = 60.0
 class Flight:
     """A running call that others wait for."""
 
-    __slots__ = ("done", "error", "started", "value", "waiting")
+    __slots__ = ("call", "done", "error", "started", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, call: Call):
+        self.call = call
         self.started = time.monotonic()
-        self.done = threading.Event()
-        self.waiting = 0
+        self.done = Flag()
         self.value: object = None
         self.error: BaseException | None = None
 
@@ -51,15 +51,15 @@ class Inflight:
     def share(self, key: Hashable, call: Call, work: Callable[[], object]) -> object:
         """The result of *work*, run here or by whoever asked the same a moment ago."""
         while True:
-            flight, leading = self._board(key)
-            if leading:
-                return self._lead(key, call, flight, work)
+            flight = self._board(key, call)
+            if flight.call is call:
+                return self._lead(key, flight, work)
             try:
                 while not flight.done.wait(0.25):
                     call.checkpoint()
             finally:
                 with self._lock:
-                    flight.waiting -= 1
+                    flight.call.waiting -= 1
             if flight.error is None:
                 return flight.value
             if not isinstance(flight.error, Cancelled | DeadlineExceeded):
@@ -80,23 +80,21 @@ class Inflight:
         with self._lock:
             return sum(map(len, self._flights.values()))
 
-    def _board(self, key: Hashable) -> tuple[Flight, bool]:
+    def _board(self, key: Hashable, call: Call) -> Flight:
+        """The flight that *call* joins, or a new one of its own."""
         with self._lock:
             flights = self._flights.setdefault(key, [])
             if flights:
                 newest = flights[-1]
                 patience = STUCK_SECONDS * 2.0 ** max(0, len(flights) - PATIENT_FROM)
                 if time.monotonic() - newest.started < patience:
-                    newest.waiting += 1
-                    return newest, False
-            flight = Flight()
+                    newest.call.waiting += 1
+                    return newest
+            flight = Flight(call)
             flights.append(flight)
-            return flight, True
+            return flight
 
-    def _lead(
-        self, key: Hashable, call: Call, flight: Flight, work: Callable[[], object]
-    ) -> object:
-        call.wanted = lambda: flight.waiting > 0
+    def _lead(self, key: Hashable, flight: Flight, work: Callable[[], object]) -> object:
         try:
             flight.value = work()
             return flight.value

@@ -12,12 +12,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, NoReturn
 
 from . import advice
 from .coerce import ARGUMENTS, FILLED
 from .errors import StorageError
-from .methods import METHODS, Method
+from .methods import METHODS, Arg, Method
 from .model import Cleanup, Hints
 from .plugin import StoragePlugin, implemented
 from .results import RESULTS, RESULTS_OF_STORAGE, nested, raw, volumes
@@ -40,8 +41,10 @@ class Plan:
     row: Method
     method: Any
     implemented: bool
-    arguments: tuple[tuple[str, Callable[[object], Any], bool, bool], ...]
-    """Name, conversion, whether undef is converted, too, and whether it may be missing."""
+    arguments: Mapping[bytes | str, tuple[str, Callable[[object], Any]]]
+    """Name as it is on the wire → Python's name, conversion."""
+    missing: tuple[tuple[str, Callable[[], Any]], ...]
+    """All names, and what an argument is that didn't come."""
     descriptors: tuple[str, ...]
     """Arguments that came as the call's descriptor."""
     accepted: frozenset[str] | None
@@ -51,26 +54,27 @@ class Plan:
     encode: Encoder
     """The answer in PVE's form; TypeError or ValueError says what is wrong with it."""
 
-    def keywords(self, args: Mapping[str, Any], storage: Storage[Any]) -> dict[str, Any]:
+    def keywords(self, args: Mapping[Any, Any], storage: Storage[Any]) -> dict[str, Any]:
         """The keyword arguments of a call, typed by its row; StorageError names a wrong one."""
         kwargs: dict[str, Any] = {}
-        name = ""
+        arguments, name = self.arguments, ""
         try:
-            for name, convert, filled, optional in self.arguments:
-                value = args.get(name)
-                if value is not None or filled:
+            for key, value in args.items():
+                if value is not None and key in arguments:
+                    name, convert = arguments[key]
                     kwargs[name] = convert(value)
-                elif optional:
-                    kwargs[name] = None
-                else:
-                    raise StorageError(f"{self.row.name}: argument '{name}' is missing")
         except ValueError as err:
             raise StorageError(f"{self.row.name}: argument '{name}' {err}") from None
+        if len(kwargs) < len(self.missing):
+            for name, instead in self.missing:
+                if name not in kwargs:
+                    kwargs[name] = instead()
         for name in self.descriptors:
             kwargs[name] = storage.call.fd
         if "hints" in kwargs:
             kwargs["hints"] = Hints(kwargs["hints"], storage.call.host)
-        storage.call.volname = kwargs.get("volname", "")
+        if "volname" in kwargs:
+            storage.call.volname = kwargs["volname"]
         return kwargs
 
     def answer(self, value: object, storage: Storage[Any]) -> object:
@@ -91,14 +95,33 @@ def plan_of(plugin: StoragePlugin[Any], name: str) -> Plan:
         row=row,
         method=method,
         implemented=implemented(type(plugin), name),
-        arguments=tuple(
-            (arg.name, ARGUMENTS[arg.type], arg.type in FILLED, arg.optional) for arg in wire
-        ),
+        arguments={
+            spelt: (arg.name, ARGUMENTS[arg.type])
+            for arg in wire
+            for spelt in (arg.name, arg.name.encode())
+        },
+        missing=tuple((arg.name, _instead(name, arg)) for arg in wire),
         descriptors=descriptors,
         accepted=_accepted(row, method) if method else None,
         in_parts=row.result == "volumes",
         encode=_encoder(plugin, row),
     )
+
+
+def _instead(method: str, arg: Arg) -> Callable[[], Any]:
+    if arg.type in FILLED:
+        return partial(ARGUMENTS[arg.type], None)
+    if arg.optional:
+        return _nothing
+    return partial(_refuse, f"{method}: argument '{arg.name}' is missing")
+
+
+def _nothing() -> None:
+    return None
+
+
+def _refuse(message: str) -> NoReturn:
+    raise StorageError(message)
 
 
 def _accepted(row: Method, method: Callable[..., Any]) -> frozenset[str] | None:
@@ -116,18 +139,23 @@ def _encoder(plugin: StoragePlugin[Any], row: Method) -> Encoder:
         return lambda value, storage: _cleanup(value)
     if row.result == "volumes":
         return _volumes
-    # PVE would take undef for an empty name; where None is an answer, the SDK says so.
-    named = row.result in ("str", "volid") and row.name not in _MAYBE_NONE
+    of_value = RESULTS.get(row.result)
 
     def encode(value: object, storage: Storage[Any]) -> object:
-        if named and value is None:
-            raise TypeError("must be str, not NoneType")
         if of_value:
             return of_value(value)
         return RESULTS_OF_STORAGE[row.result](value, storage.storeid)
 
-    of_value = RESULTS.get(row.result)
-    return encode
+    if row.result not in ("str", "volid") or row.name in _MAYBE_NONE:
+        return encode
+
+    def named(value: object, storage: Storage[Any]) -> object:
+        """PVE would take undef for an empty name; where None is an answer, the SDK says so."""
+        if value is None:
+            raise TypeError("must be str, not NoneType")
+        return encode(value, storage)
+
+    return named
 
 
 def _path_of(plugin: StoragePlugin[Any]) -> Encoder:

@@ -84,6 +84,9 @@ def _check_version(file: Path, header: Record) -> None:
 class Recorded:
     """Answers calls from a recording; a call asked again gets its next answer, or the last."""
 
+    shared: Final[frozenset[str]] = frozenset()
+    """No methods: each caller gets an answer of its own."""
+
     def __init__(self, recording: Recording):
         self.type = recording.one_type()
         self._header = recording.headers.get(self.type, {})
@@ -107,10 +110,6 @@ class Recorded:
     def limit(self, method: str) -> float | None:
         """None: an answer is there at once."""
         return None
-
-    def shared(self, method: str) -> bool:
-        """False: each caller gets an answer of its own."""
-        return False
 
     def call(
         self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Mapping[str, Any]
@@ -139,7 +138,9 @@ class Recorded:
 
 def _key(method: str, storeid: str, args: Mapping[str, Any]) -> str:
     """Same question, same key: secrets and time limits make no difference."""
-    asked = {key: _hidden(value) for key, value in args.items() if key not in _NOT_ARGUMENTS}
+    asked = {_text(key): _hidden(value) for key, value in args.items()}
+    for name in _NOT_ARGUMENTS:
+        asked.pop(name, None)
     return json.dumps([method, storeid, asked], sort_keys=True, default=_text)
 
 

@@ -72,9 +72,10 @@ class Reloading:
             self._refresh()
         return self._host.limit(method)
 
-    def shared(self, method: str) -> bool:
-        """Whether identical calls of *method* are answered by one run."""
-        return self._host.shared(method)
+    @property
+    def shared(self) -> frozenset[str]:
+        """Methods whose identical calls are answered by one run."""
+        return self._host.shared
 
     def call(
         self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Mapping[str, Any]

@@ -16,11 +16,12 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from .callers import Callers
-from .connection import Connection
+from .connection import Connection, Section
 from .host import Serves
 from .inflight import Inflight
 from .metrics import Metrics
@@ -126,30 +127,34 @@ class Server:
     # --- calls ---------------------------------------------------------------------------------
 
     def call(
-        self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Mapping[str, Any]
-    ) -> tuple[object, dict[str, object]]:
+        self, call: Call, storeid: str, scfg: Section, args: Mapping[Any, Any]
+    ) -> tuple[Any, dict[str, object]]:
         """Run a call; identical queries share one run."""
-        if not self.host.shared(call.method):
-            if call.method == "_stats":
-                return self.stats(), {}
-            if call.method == "_trace":
-                self.trace.watch(call, storeid)
-                return None, {}
-            return self.host.call(call, storeid, scfg, args)
+        if call.method in self.host.shared:
+            return self._share(call, storeid, scfg, args)
+        if call.method == "_stats":
+            return self.stats(), {}
+        if call.method == "_trace":
+            self.trace.watch(call, storeid)
+            return None, {}
+        return self.host.call(call, storeid, scfg, args)
 
-        def work() -> tuple[object, dict[str, object]]:
-            return self.host.call(call, storeid, scfg, args)
-
-        key = (call.method, storeid, repr(sorted(args.items())), repr(sorted(scfg.items())))
+    def _share(
+        self, call: Call, storeid: str, scfg: Section, args: Mapping[Any, Any]
+    ) -> tuple[Any, dict[str, object]]:
+        key = (call.method, storeid, scfg.words, tuple(sorted(map(repr, args.items()))))
         by_pve = call.method == "status" and call.host.apiver > 0  # not doctor's own questions
         if by_pve:
             self.metrics.status(storeid, good=False)
-        result: Any = self._inflight.share(key, call, work)
+        answer: Any = self._inflight.share(
+            key, call, partial(self.host.call, call, storeid, scfg, args)
+        )
         if call.method == "status":
-            self._inflight.remember(storeid, result[0])
+            self._inflight.remember(storeid, answer[0])
         if by_pve:
             self.metrics.status(storeid, good=True)
-        return result[0], result[1]
+        value, extra = answer
+        return value, extra
 
     def last_status(self, storeid: str) -> object:
         """The last good figures of a storage that doesn't answer in time, None when too old."""

@@ -53,9 +53,9 @@ class Flag:
 
     def set(self) -> None:
         """Once and for all; wakes who waits."""
-        self._set = True
-        with _MAKING, contextlib.suppress(RuntimeError):  # open already
-            if self._closed:
+        self._set = True  # first: who waits from now on sees it
+        if self._closed:
+            with _MAKING, contextlib.suppress(RuntimeError):  # open already
                 self._closed.release()
 
     def wait(self, timeout: float) -> bool:
@@ -69,32 +69,31 @@ class Flag:
         return self._set
 
 
-def _unwanted() -> bool:
-    return False
-
-
 class Call:
-    """One running call, shared by the server (which cancels it) and the plugin (which asks)."""
+    """One running call, shared by the server (which cancels it) and the plugin (which asks).
+
+    What most calls leave as it is stands in the class, so that making one stays cheap.
+    """
 
     method: str
     """PVE's name of it."""
     host: Host
     """The PVE process that calls."""
-    operation: str | None = None
+    operation: object = None
     """Same for all calls of one PVE operation (PVE's ``$cache``); None when PVE gave none."""
-    deadline: float | None
+    deadline: float | None = None
     """``time.monotonic()`` when the time is up, or None."""
     cancelled: Flag
     """Set when the caller went away."""
-    wanted: Callable[[], bool]
-    """Whether others wait for the outcome, so that it goes on without its caller."""
+    waiting: int = 0
+    """How many others wait for the outcome, so that it goes on without its caller."""
     volname: str = ""
     """The volume the call is about, empty if none."""
     lines: list[tuple[str, str]] | None
     """What was logged, for the trace; None when nobody traces."""
     in_parts: bool = False
     """Whether the caller takes a long list in parts."""
-    rows: list[dict[str, object]]
+    rows: tuple[dict[str, object], ...] = ()
     """What ``part`` took, for the trace; stays empty when nobody traces."""
     secrets: set[str] | frozenset[str]
     """Secrets that the plugin has read during the call, so that none gets into a trace."""
@@ -102,27 +101,22 @@ class Call:
     """The descriptor that came with the call (export, import)."""
     undo_until: float | None = None
     """While the call is being undone: ``time.monotonic()`` at which that, too, must end."""
+    _undo: tuple[tuple[Callable[..., object], tuple[object, ...]], ...] = ()
 
     def __init__(
         self,
         method: str = "",
         host: Host = NOBODY,
-        *,
-        deadline: float | None = None,
         lines: list[tuple[str, str]] | None = None,
         secrets: set[str] | frozenset[str] = frozenset(),
         fd: int | None = None,
     ):
         self.method = method
         self.host = host
-        self.deadline = deadline
         self.lines = lines
         self.secrets = secrets
         self.fd = fd
         self.cancelled = Flag()
-        self.wanted = _unwanted
-        self.rows = []
-        self._undo: list[tuple[Callable[..., object], tuple[object, ...]]] = []
 
     def emit(self, level: str, line: str) -> None:
         """Pass on one line of what is logged during the call."""
@@ -130,11 +124,11 @@ class Call:
 
     def part(self, rows: list[dict[str, object]]) -> None:
         """Pass on the first rows of a long list."""
-        self.rows += rows
+        self.rows += tuple(rows)
 
     def on_failure(self, undo: Callable[..., object], *args: object) -> None:
         """Have ``undo(*args)`` run if the call fails; plugins use the storage's method."""
-        self._undo.append((undo, args))
+        self._undo += ((undo, args),)
 
     def undo(self) -> None:
         """Take back what the call has done, last in, first out.
@@ -142,7 +136,8 @@ class Call:
         A failing clean-up must not hide the error that made it necessary: it is logged.
         """
         while self._undo:
-            undo, args = self._undo.pop()
+            *before, (undo, args) = self._undo
+            self._undo = tuple(before)
             self.undo_until = time.monotonic() + UNDO_SECONDS
             try:
                 undo(*args)

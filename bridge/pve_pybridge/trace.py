@@ -114,13 +114,14 @@ class Trace:
         self,
         call: Call,
         storeid: str,
-        fields: Mapping[str, Any],
+        scfg: object,
+        args: object,
         outcome: Mapping[str, Any],
         seconds: float,
     ) -> None:
         """Tell of a finished call; whatever goes wrong here is no concern of its caller."""
         try:
-            line = encode(self._record(call, storeid, fields, outcome, seconds))
+            line = encode(self._record(call, storeid, scfg, args, outcome, seconds))
             if self._file:
                 self._write(line)
             for watcher in self._watchers:
@@ -159,7 +160,8 @@ class Trace:
         self,
         call: Call,
         storeid: str,
-        fields: Mapping[str, Any],
+        scfg: object,
+        args: object,
         outcome: Mapping[str, Any],
         seconds: float,
     ) -> dict[str, Any]:
@@ -169,8 +171,8 @@ class Trace:
             "type": self._type,
             "storeid": storeid,
             "method": call.method,
-            "args": mapping(fields["args"]),
-            "scfg": self._named(mapping(fields["scfg"])),
+            "args": mapping(args),
+            "scfg": self._named(mapping(scfg)),
             "pid": host.pid,
             "command": host.command,
             "task": host.task,
@@ -181,11 +183,11 @@ class Trace:
             **plain(dict(outcome)),
         }
         words = set(call.secrets)
-        args = record["args"]
+        given = record["args"]
         for name in ("sensitive", "update"):
-            if isinstance(args.get(name), dict):
-                words |= set(_texts(v for k, v in args[name].items() if self._secret(name, k)))
-                args[name] = self._named(args[name], everything=name == "sensitive")
+            if isinstance(given.get(name), dict):
+                words |= set(_texts(v for k, v in given[name].items() if self._secret(name, k)))
+                given[name] = self._named(given[name], everything=name == "sensitive")
         row = METHODS.get(call.method)
         if row and row.result == "hook" and isinstance(record.get("result"), dict):
             words |= set(_texts(record["result"].values()))  # generated, shown once

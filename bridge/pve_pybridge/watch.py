@@ -56,6 +56,8 @@ class Running(Call):
     """Seconds after which the caller gets an answer, whatever the plugin does."""
     started: float
     alive_at: float
+    before: bytes
+    """Answers of calls that came together with this one, not yet sent."""
     gone: bool = False
     """The caller hung up, or sent something that ends its call."""
     answered: bool = False
@@ -68,22 +70,24 @@ class Running(Call):
         method: str,
         storeid: str,
         host: Host,
-        remaining: object = None,
-        limit: float | None = None,
-        lines: list[tuple[str, str]] | None = None,
-        fd: int | None = None,
+        limit: float | None,
+        before: bytes,
     ):
-        self.started = self.alive_at = now = time.monotonic()
-        Call.__init__(self, method, host, lines=lines, fd=fd)
+        Call.__init__(self, method, host)
         self.line = line
         self.number = number
         self.storeid = storeid
         self.limit = limit
-        # the sooner of the caller's own alarm and the method's limit
-        if isinstance(remaining, (int, float)):  # a union would be made anew each time
-            self.deadline = now + (remaining if limit is None else min(remaining, limit))
-        elif limit is not None:
-            self.deadline = now + limit
+        self.before = before
+        self.started = self.alive_at = time.monotonic()
+        if limit is not None:
+            self.deadline = self.started + limit
+
+    def hurry(self, seconds: float) -> None:
+        """The caller's own alarm goes off in *seconds*; the sooner of both limits counts."""
+        ends = self.started + seconds
+        if self.deadline is None or ends < self.deadline:
+            self.deadline = ends
 
     def emit(self, level: str, line: str) -> None:
         """To the caller's task log."""
@@ -145,7 +149,7 @@ class Watcher:
             calls[fd].gone = id(calls[fd]) in self._running
         now = time.monotonic()
         for running in calls.values():
-            if running.gone and not running.wanted():
+            if running.gone and not running.waiting:
                 running.cancelled.set()
             if running.limit is not None and now - running.started > running.limit:
                 self._late(running)
@@ -156,7 +160,7 @@ class Watcher:
     def _late(self, running: Running) -> None:
         """The caller has waited long enough; what the plugin still does is its own affair."""
         if self.end(running):
-            if not running.wanted():
+            if not running.waiting:
                 running.cancelled.set()
             try:
                 running.line.answer_for(running)

@@ -104,10 +104,11 @@ def goes_on(frame: bytes) -> bool:
     try:
         if codec.decode_length(frame[:4]) != len(frame) - 4:
             return False
-        kind, fields = codec.decode(frame[4:])
+        message = codec.decode(frame[4:])
     except (ProtocolError, struct.error):
         return False
-    return kind in ("call", "cancel") and not (fields.get("meta") or {}).get("fd")
+    meta = codec.named(message).get("meta") or {}
+    return message[0] in ("call", "cancel") and not meta.get("fd")
 
 
 def answers(data: bytes) -> int:
@@ -115,8 +116,7 @@ def answers(data: bytes) -> int:
     found = 0
     while len(data) >= codec.HEADER.size:
         size = codec.decode_length(data[:4])
-        kind, _ = codec.decode(data[4 : 4 + size])
-        found += kind in ("result", "error")
+        found += codec.decode(data[4 : 4 + size])[0] in ("result", "error")
         data = data[4 + size :]
     return found
 

@@ -9,29 +9,18 @@ package PVE::Storage::PyBridge::Client;
 
 use v5.36;
 
-use Errno qw(EAGAIN EINTR EWOULDBLOCK);
-use Socket qw(
-    AF_UNIX SOCK_STREAM SOL_SOCKET SO_RCVTIMEO SO_SNDTIMEO MSG_DONTWAIT MSG_NOSIGNAL MSG_PEEK pack_sockaddr_un);
+use Socket ();
 use Time::HiRes (); # a list of names to import would triple what loading it costs
 
 use PVE::Storage::PyBridge::Codec;
-use PVE::Storage::PyBridge::Manifest;
+use PVE::Storage::PyBridge::Connection;
 
 # The server shows life every 5 s during a call; silence for this long means it is dead (D10).
 our $SILENCE_SECONDS = 30;
-use constant SO_PEERCRED => 17;
+
+my ($EINTR, $EAGAIN) = (4, 11); # of Linux, where EWOULDBLOCK is the same; see PyBridge::Connection
 
 my %pool; # type => connection
-
-# What a message holds after its kind: '' a plain value, HASH a map, undef anything.
-my %SHAPE = (
-    welcome => ['HASH'],
-    part => ['', 'ARRAY'],
-    result => ['', undef, 'HASH'],
-    error => ['', 'HASH'],
-    log => ['', '', ''],
-    alive => [''],
-);
 
 =head3 call
 
@@ -39,7 +28,10 @@ my %SHAPE = (
 
 Sends one call and waits for its answer; dies with the error it got. C<$plan>: C<type method>, and
 C<retry> (safe to repeat), C<deadline> (seconds). C<$message>: the C<call> frame, in which the number
-is filled in. C<$more>: C<fd>, C<on_log>, C<blockers>.
+is filled in. C<$more>: C<fd>, C<on_log>, C<blockers>, and C<then>: methods to be called after this
+one with the same storage and nothing else, each if the one before didn't fail or say no. Their
+answers are in C<< $more->{answers} >>, messages in this order, the first call's among them; only that
+one where the server is older or the connection new.
 
 =cut
 
@@ -49,20 +41,29 @@ sub call ($plan, $message, $more) {
     my $type = $plan->{type};
     my $connection = delete $pool{$type};
     my $fresh = !$connection || $connection->{pid} != $$ || !idle($connection->{socket});
-    $connection = connect_to($type, $message->[3]) if $fresh;
+    $connection = connection($plan, $message) if $fresh;
     my $answer = eval { exchange($connection, $plan, $message, $more, $ends) };
     if (!$answer) {
         my $err = $@;
         # A reused connection may belong to a server that has gone since.
         die failure($err, $plan, $message)
             if !repeatable($err, $plan) || ($fresh && !$err->{unsent});
-        $connection = connect_to($type, $message->[3]);
+        $connection = connection($plan, $message);
         $answer = eval { exchange($connection, $plan, $message, $more, $ends) }
             // die failure($@, $plan, $message);
     }
     $pool{$type} = $connection;
-    return $answer->@[2, 3] if $answer->[0] eq 'result';
-    return raise($answer->[2], $more);
+    return value_of($answer, $more);
+}
+
+# What a message that ends a call says; dies as an error asks.
+sub value_of ($answer, $more = {}) {
+    return $answer->[0] eq 'result' ? $answer->@[2, 3] : raise($answer->[2], $more);
+}
+
+sub connection ($plan, $message) {
+    my ($type, $storeid) = ($plan->{type}, $message->[3]);
+    return PVE::Storage::PyBridge::Connection::open_for($type, $storeid, $SILENCE_SECONDS);
 }
 
 sub repeatable ($err, $plan) {
@@ -79,70 +80,8 @@ sub failure ($err, $plan, $message) {
 
 # Nothing to read and not closed: a readable idle connection has lost its server.
 sub idle ($socket) {
-    my $got = recv($socket, my $byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return !defined($got) && ($! == EAGAIN || $! == EWOULDBLOCK);
-}
-
-sub connect_to ($type, $storeid) {
-    my $dir = PVE::Storage::PyBridge::Manifest::untainted_path($ENV{PVE_PYBRIDGE_RUN})
-        // '/run/pve-pybridge';
-    my $path = "$dir/$type.sock";
-    my $what = "storage '$storeid': plugin server for type '$type'";
-
-    my @stat = lstat($path)
-        or die "$what is not running (" . why_absent($type, "$path: $!") . ")\n";
-    die "$what: $path is no socket\n" if !-S _;
-    die "$what: $path belongs to user $stat[4], not to root\n" if !trusted($stat[4]);
-
-    socket(my $socket, AF_UNIX, SOCK_STREAM, 0) or die "$what: no socket: $!\n";
-    # Waits while the listening socket has no room; a signal that PVE handles must not end that.
-    setsockopt($socket, SOL_SOCKET, SO_SNDTIMEO, pack('l!l!', $SILENCE_SECONDS, 0));
-    until (connect($socket, pack_sockaddr_un($path))) {
-        next if $! == EINTR;
-        die "$what takes no more callers ($path: $!)\n" if $! == EAGAIN;
-        die "$what is not running ($path: $!)\n";
-    }
-    my (undef, $uid) = unpack('lll', getsockopt($socket, SOL_SOCKET, SO_PEERCRED));
-    die "$what: it runs as user $uid, not as root\n" if !trusted($uid);
-    setsockopt($socket, SOL_SOCKET, SO_RCVTIMEO, pack('l!l!', 0, 100_000));
-
-    return {
-        socket => $socket, pid => $$, id => 0,
-        hello => hello($type)
-    };
-}
-
-# Why there is no socket: the usual reason is a removed package, which leaves its manifest.
-sub why_absent ($type, $reason) {
-    my $dir = PVE::Storage::PyBridge::Manifest::directory();
-    my $manifest = eval { PVE::Storage::PyBridge::Manifest::read_one("$dir/$type.json") } // {};
-    my $plugin = $manifest->{plugin} // '';
-    return $reason if $plugin !~ m|\A/| || -e $plugin;
-    return "$plugin is gone: install its package again";
-}
-
-sub trusted ($uid) { return $uid == 0 || $uid == $>; }
-
-# Who we are; sent together with the first call.
-sub hello ($type) {
-    no warnings 'once'; # absent before APIVER 13
-    my $known = $PVE::Storage::Plugin::hints_properties // {};
-    my $host = sub ($name) { my $sub = PVE::Storage->can($name); return $sub ? $sub->() : 0; };
-    return PVE::Storage::PyBridge::Codec::encode([
-        'hello',
-        {
-            wire => PVE::Storage::PyBridge::Codec::WIRE_VERSION,
-            type => $type,
-            apiver => $host->('APIVER') + 0,
-            apiage => $host->('APIAGE') + 0,
-            hints => [sort keys %$known],
-            pid => $$ + 0,
-            shim => ($PVE::Storage::Custom::PyBridge::VERSION // 0) + 0,
-            parts => 1,
-            loaded => ($PVE::Storage::Custom::PyBridge::LOADED // 0) + 0,
-            command => "$0",
-        },
-    ]);
+    my $got = recv($socket, my $byte, 1, Socket::MSG_PEEK | Socket::MSG_DONTWAIT);
+    return !defined($got) && $! == $EAGAIN;
 }
 
 # Returns the message that ends the call, result or error; dies with a hash when the connection
@@ -153,22 +92,38 @@ sub exchange ($connection, $plan, $message, $more, $ends) {
     $message->[1] = $id;
     my $alarm = Time::HiRes::getitimer(Time::HiRes::ITIMER_REAL());
     $message->[6]->{remaining} = $alarm if $alarm;
+    my $then = $connection->{then} ? $more->{then} : undef;
+    $message->[6]->{then} = $then if $then;
     my $frame = PVE::Storage::PyBridge::Codec::encode($message);
     my $hello = delete $connection->{hello};
     $frame = $hello . $frame if $hello;
 
-    my $sent = send($socket, $frame, MSG_NOSIGNAL);
+    my $sent = send($socket, $frame, Socket::MSG_NOSIGNAL);
     send_rest($connection, $frame, $sent, $hello) if !$sent || $sent < length($frame);
     send_fd($socket, $more->{fd}) if exists($more->{fd});
     receive_welcome($connection) if $hello;
 
-    my $rows; # those that came before the result
     $connection->{bytes} = 0;
+    my $answer = answer_to($id, $connection, $plan, $more, $ends);
+    return $answer if !$more->{then};
+    $more->{answers} = [$answer];
+    for (@{ $then // [] }) {
+        my ($kind, undef, $value) = $more->{answers}->[-1]->@*;
+        last if $kind ne 'result' || (defined($value) && !$value); # the server's rule, too
+        push $more->{answers}->@*, answer_to(++$id, $connection, $plan, $more, $ends);
+    }
+    $connection->{id} = $id;
+    return $answer;
+}
+
+# The message that ends the call of this number.
+sub answer_to ($id, $connection, $plan, $more, $ends) {
+    my $rows; # those that came before the result
     while (1) {
         my $answer = receive($connection, $plan, $ends);
         my ($kind, $number) = @$answer;
         return $rows ? whole($rows, $answer) : $answer if $kind eq 'result' && $number == $id;
-        if ($kind eq 'log' && $number == $id) {
+        if ($kind eq 'log' && $number >= $id) { # or of a call after it: answers wait for them
             log_line($more, $answer->@[2, 3]); # newer servers may say more
         } elsif ($kind eq 'part' && $number == $id) {
             within_limit($connection->{bytes});
@@ -183,7 +138,7 @@ sub exchange ($connection, $plan, $message, $more, $ends) {
 
 # A list in parts may be as long as one that comes at once.
 sub within_limit ($bytes) {
-    my $limit = PVE::Storage::PyBridge::Codec::MAX_FRAME;
+    my $limit = $PVE::Storage::PyBridge::Codec::MAX_FRAME;
     die { lost => 1, message => "answer of $bytes bytes exceeds the limit of $limit" }
         if $bytes > $limit;
     return;
@@ -199,7 +154,10 @@ sub whole ($rows, $answer) {
 
 sub receive_welcome ($connection) {
     my ($kind, $about, $error) = receive($connection, {}, undef)->@*;
-    return if $kind eq 'welcome';
+    if ($kind eq 'welcome') {
+        $connection->{then} = $about->{then}; # whether it takes several calls at once
+        return;
+    }
     my $message = $kind eq 'error' ? words($error) : "unexpected '$kind'";
     die { message => "the plugin server refused us: $message" };
 }
@@ -209,16 +167,16 @@ sub send_rest ($connection, $frame, $sent, $hello) {
     my $offset = $sent // 0;
     while (1) {
         if (!defined($sent)) {
-            die { late => 1, message => silence() } if $! == EAGAIN;
+            die { late => 1, message => silence() } if $! == $EAGAIN;
             my $err = { unsent => 1, message => "lost the plugin server: $!" };
-            if ($! != EINTR) {
+            if ($! != $EINTR) {
                 # maybe it said why it hung up
                 my $told = $hello ? eval { receive_welcome($connection); undef } // $@ : undef;
                 die ref($told) && !$told->{lost} ? $told : $err;
             }
         }
         return if $offset == length($frame);
-        $sent = send($connection->{socket}, substr($frame, $offset), MSG_NOSIGNAL);
+        $sent = send($connection->{socket}, substr($frame, $offset), Socket::MSG_NOSIGNAL);
         $offset += $sent // 0;
     }
 }
@@ -239,15 +197,10 @@ sub receive ($connection, $plan, $ends) {
     my $data = delete($connection->{rest}) // '';
     my $heard;
     while (1) {
-        if (length($data)) {
-            my $plain = PVE::Storage::PyBridge::Codec::decode_plain($data);
-            return $plain if $plain;
-            my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data);
-            if ($message) {
-                $connection->{rest} = substr($data, $size) if $size < length($data);
-                $connection->{bytes} += $size;
-                return well_formed($message);
-            }
+        if (my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data)) {
+            $connection->{rest} = substr($data, $size) if $size < length($data);
+            $connection->{bytes} += $size;
+            return $message;
         }
         # Each time, not only when it is quiet: a call that logs is late like any other.
         my $now = Time::HiRes::time();
@@ -262,23 +215,10 @@ sub receive ($connection, $plan, $ends) {
             undef $heard;
         } elsif (defined($got)) {
             die { lost => 1, message => 'the plugin server ended during the call' };
-        } elsif ($! != EINTR && $! != EAGAIN && $! != EWOULDBLOCK) {
+        } elsif ($! != $EINTR && $! != $EAGAIN) {
             die { lost => 1, message => "lost the plugin server: $!" };
         }
     }
-}
-
-sub well_formed ($message) {
-    my ($kind) = @$message;
-    my $shape = defined($kind) && !ref($kind) ? $SHAPE{$kind} : undef;
-    die { lost => 1, message => 'unknown kind of message from the plugin server' } if !$shape;
-    my $at = 0;
-    for my $wanted (@$shape) {
-        my $field = $message->[++$at];
-        next if !defined($wanted) || (defined($field) && ref($field) eq $wanted);
-        die { lost => 1, message => "malformed '$kind' from the plugin server" };
-    }
-    return $message;
 }
 
 # Never STDOUT: it can be the data channel (C-028).

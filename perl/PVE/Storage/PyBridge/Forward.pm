@@ -33,7 +33,7 @@ my $ENCODED = q[$args{NAME} = $encode{NAME}->(VALUE) if defined(VALUE);];
 # Results that need more than the value itself.
 my %FINISH = (
     (
-        map { $_ => q[$value = PVE::Storage::PyBridge::Codec::with_json_booleans($value);] }
+        map { $_ => q[$value = PVE::Storage::PyBridge::Values::with_json_booleans($value);] }
             qw(blockdev map hook)
     ),
     cleanup => q[$value = cleanup($value, $plan, $message);],
@@ -42,9 +42,9 @@ my %FINISH = (
 # What PVE gets in its context: contract section 10, V7.
 my %ANSWER = (
     scalar => q[return $value if defined($value) || !wantarray; return;],
-    first => q[my @list = shaped($plan, $message, 'ARRAY', $value // [])->@*;
+    first => q[my @list = shaped($plan->{method}, $message->[3], 'ARRAY', $value // [])->@*;
         return wantarray ? @list : $list[0];],
-    list => q[return shaped($plan, $message, 'ARRAY', $value // [])->@*;],
+    list => q[return shaped($plan->{method}, $message->[3], 'ARRAY', $value // [])->@*;],
 );
 
 =head3 plan
@@ -64,10 +64,12 @@ sub plan ($manifest, $name, $row) {
         retry => $row->{retry},
         deadline => $row->{deadline},
     };
+    require PVE::Storage::PyBridge::Values
+        if $FINISH{ $row->{result} } || grep { !$TAKE{ $_->[1] } } $row->{args}->@*;
     my (%encode, @lines);
     for my $i (0 .. $row->{args}->$#*) {
         my ($argument, $type) = $row->{args}->[$i]->@*;
-        $encode{$argument} = PVE::Storage::PyBridge::Codec::encoder($type) if !$TAKE{$type};
+        $encode{$argument} = PVE::Storage::PyBridge::Values::encoder($type) if !$TAKE{$type};
         push @lines, taking($argument, $type, $i + 1); # after the class
     }
     push @lines, '$message->[4] = configuration($message->[3]);'
@@ -108,25 +110,25 @@ sub configuration ($storeid) {
 
 # PVE persists what a hook changed in the hash it was given (V6).
 sub mutate ($plan, $message, $hash, $change) {
-    my $given = shaped($plan, $message, 'HASH', $change);
-    my $set = shaped($plan, $message, 'HASH', $given->{set} // {});
-    my $delete = shaped($plan, $message, 'ARRAY', $given->{delete} // []);
-    $set = PVE::Storage::PyBridge::Codec::with_json_booleans($set);
+    my $given = shaped($plan->{method}, $message->[3], 'HASH', $change);
+    my $set = shaped($plan->{method}, $message->[3], 'HASH', $given->{set} // {});
+    my $delete = shaped($plan->{method}, $message->[3], 'ARRAY', $given->{delete} // []);
+    $set = PVE::Storage::PyBridge::Values::with_json_booleans($set);
     $hash->{$_} = $set->{$_} for keys %$set;
     delete $hash->{$_} for @$delete;
     return;
 }
 
 # What can't be used is said in one line, not in Perl's words about references.
-sub shaped ($plan, $message, $kind, $value) {
+sub shaped ($method, $storeid, $kind, $value) {
     return $value if ref($value) eq $kind;
-    die "storage '$message->[3]': $plan->{method}: malformed answer of the plugin server\n";
+    die "storage '$storeid': $method: malformed answer of the plugin server\n";
 }
 
 # free_image may leave work for later: a code ref that PVE runs in a task of its own (V5).
 sub cleanup ($value, $plan, $message) {
     return undef if !defined($value);
-    my $data = shaped($plan, $message, 'HASH', $value)->{data};
+    my $data = shaped($plan->{method}, $message->[3], 'HASH', $value)->{data};
     my $later = { type => $plan->{type}, method => 'free_image_cleanup' };
     my @call = ('call', 0, $later->{method}, $message->@[3, 4], { data => $data }, $message->[6]);
     return sub {

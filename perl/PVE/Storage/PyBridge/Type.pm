@@ -19,6 +19,9 @@ my %MAKE = (
     refuse => \&make_refuse,
 );
 
+# Forwarded in one round trip when PVE asks for them in a row.
+my %TOGETHER = map { $_ => 1 } qw(check_connection activate_storage status);
+
 =head3 generate
 
     my $package = generate($manifest, $api);
@@ -88,7 +91,10 @@ sub make_forward ($manifest, $name, $row, $) {
     return sub {
         $forward //= unnoticed(sub {
             require PVE::Storage::PyBridge::Forward;
-            return PVE::Storage::PyBridge::Forward::plan($manifest, $name, $row);
+            return PVE::Storage::PyBridge::Forward::plan($manifest, $name, $row)
+                if !$TOGETHER{$name};
+            require PVE::Storage::PyBridge::Together;
+            return PVE::Storage::PyBridge::Together::plan($manifest, $name, $row);
         });
         goto &$forward;
     };
