@@ -12,7 +12,8 @@ import dataclasses
 import subprocess
 import sys
 
-from pve_pybridge import block, config, directory, model
+from pve_pybridge import block, config, model
+from pve_pybridge.directory import config as directory
 from pve_pybridge.methods import METHODS
 
 

@@ -42,7 +42,8 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .block import Attachment, BlockPlugin, BlockVolume, VolumeExists
-    from .directory import DirectoryConfig, DirectoryPlugin
+    from .directory.config import DirectoryConfig
+    from .directory.plugin import DirectoryPlugin
 
 __all__ = [
     "BLOCK_NAMES",
@@ -85,7 +86,8 @@ __all__ = [
 
 _BASES = {
     **dict.fromkeys(("Attachment", "BlockPlugin", "BlockVolume", "VolumeExists"), "block"),
-    **dict.fromkeys(("DirectoryConfig", "DirectoryPlugin"), "directory"),
+    "DirectoryConfig": "directory.config",
+    "DirectoryPlugin": "directory.plugin",
 }
 
 

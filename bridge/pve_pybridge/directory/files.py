@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -67,6 +66,8 @@ def _create_exclusively(path: str, as_directory: bool) -> None:
 def discard(path: str) -> None:
     """Remove what was reserved, whatever became of it, and its directory if that is empty now."""
     if os.path.isdir(path) and not os.path.islink(path):
+        import shutil  # noqa: PLC0415  3 ms and its compressors for every server
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(FileNotFoundError):

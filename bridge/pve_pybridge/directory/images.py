@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from .. import process
 from ..errors import StorageError
 from ..model import Bytes, Cleanup, Seconds, VolumeSize
 from ..storage import Storage
@@ -141,6 +139,8 @@ class Images(Snapshots[DirectoryConfigT]):
         if format == "subvol":
             with files.failing_as(f"removing '{path}' failed"):
                 if os.path.lexists(path):
+                    import shutil  # noqa: PLC0415  as in files.discard
+
                     shutil.rmtree(path)
         elif not os.path.lexists(path):
             storage.warn(f"disk image '{path}' does not exist")
@@ -266,6 +266,8 @@ def _check_extension(name: str, format: str) -> None:
 
 def _undo_base(new_path: str, path: str) -> None:
     """Runs when the call is over already, so by means that don't ask whether it still runs."""
+    from .. import process  # noqa: PLC0415  3 ms that storage.run has taken by now
+
     process.run([_CHATTR, "-i", new_path], checkpoint=lambda: None, check=False)
     if os.path.isfile(new_path):
         os.chmod(new_path, files.IMAGE_MODE)

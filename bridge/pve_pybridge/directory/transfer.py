@@ -18,7 +18,7 @@ from .. import streams
 from ..errors import StorageError
 from ..model import VolumeName
 from ..storage import Storage
-from . import files, nbd, qemu_img
+from . import files, qemu_img
 from .config import DirectoryConfigT
 from .images import Images
 
@@ -112,6 +112,8 @@ class Transfer(Images[DirectoryConfigT]):
 
 
 def _export_converted(storage: Storage[Any], fh: int, path: str, format: str, size: int) -> None:
+    from . import nbd  # noqa: PLC0415  2 ms for its temporary directory and thread
+
     done, reported = 0, time.monotonic()
     for chunk in nbd.read_image(storage, path, format, size):
         streams.write(storage, fh, chunk)
