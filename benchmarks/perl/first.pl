@@ -8,8 +8,10 @@ use v5.36;
 
 use PVE::Storage::PyBridge::Forward;
 use PVE::Storage::PyBridge::Manifest;
+use PVE::Storage::PyBridge::Method;
 
 my ($manifest) = grep { $_->{type} eq 'bench' } PVE::Storage::PyBridge::Manifest::read_all();
-my $row = $manifest->{methods}->{activate_volume};
-my $forward = PVE::Storage::PyBridge::Forward::plan($manifest, 'activate_volume', $row);
+my $name = 'activate_volume';
+my $row = PVE::Storage::PyBridge::Method::row($name, $manifest->{methods}->{forward}->{$name});
+my $forward = PVE::Storage::PyBridge::Forward::plan($manifest, $name, $row);
 $forward->('bench', 'bridge1', { type => 'bench' }, 'vm-100-disk-0', undef, {}, {});
