@@ -80,6 +80,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"type": "../probe"}, "type '../probe' is no legal storage type"),
     ({"type": "Probe"}, "type 'Probe' is no legal storage type"),
     ({"type": None}, "type '' is no legal storage type"),
+    ({"type": "a\nb"}, "type 'a b' is no legal storage type"),
     ({"methods": []}, "'methods' is missing or no object"),
     ({"properties": None}, "'properties' is missing or no object"),
     ({"names": {}}, "'names' is missing or no list"),

@@ -12,11 +12,13 @@ use v5.36;
 
     my $reason = of($file, $uid, $mode, $error_of_json, $manifest);
 
-One line, whatever was read.
+One line with its newline, whatever was read.
 
 =cut
 
-sub of ($file, $uid, $mode, $error, $manifest) {
+sub of (@facts) { return join(' ', split(' ', reason(@facts))) . "\n" }
+
+sub reason ($file, $uid, $mode, $error, $manifest) {
     return "it must belong to root, not to user $uid" if $uid != 0 && $uid != $>;
     return 'others than its owner may write it' if $mode & oct('022');
     return 'no valid JSON' . ($error =~ /at character offset (\d+)/ ? " at byte $1" : '') if $error;

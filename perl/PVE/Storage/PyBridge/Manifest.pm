@@ -55,7 +55,7 @@ sub read_all {
     for my $file (@files) {
         my $manifest = eval { read_one($file) };
         push @found, $manifest if $manifest;
-        warn "pve-pybridge: manifest $file skipped: " . join(' ', split(' ', $@)) . "\n" if $@;
+        warn "pve-pybridge: manifest $file skipped: $@" if $@;
     }
     return @found;
 }
@@ -85,7 +85,7 @@ sub read_one ($file) {
         }
     }
     require PVE::Storage::PyBridge::Flaw;
-    die PVE::Storage::PyBridge::Flaw::of($file, $uid, $mode, $error, $manifest) . "\n";
+    die PVE::Storage::PyBridge::Flaw::of($file, $uid, $mode, $error, $manifest);
 }
 
 # Whether all is there that PVE's start relies on; Flaw.pm says what isn't.
