@@ -25,6 +25,8 @@ HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent
 REFERENCES: Final = HERE / "references"
 PERL: Final = HERE / "perl"
+SHIM: Final = perl._shim_dir()
+"""As it stands in @INC."""
 PLUGINS: Final = [
     HERE / "plugin.py",
     *(ROOT / "python_plugins" / f"{name}.py" for name in ("pydir", "pyloop", "pynbd", "pyrbd")),
@@ -101,8 +103,7 @@ class Stage:
     def perl(self, *script: str, shim: bool = True) -> list[str]:
         """The command line of a PVE process, without the shim when that is asked."""
         command = [*perl._command((PERL, REFERENCES, REFERENCES / "lib"), True)[:-1], *script]
-        shims = {f"-I{ROOT / 'perl'}"}
-        return command if shim else [word for word in command if word not in shims]
+        return command if shim else [word for word in command if word != f"-I{SHIM}"]
 
     def worker(self) -> Worker:
         """A new measuring process."""

@@ -193,8 +193,8 @@ SEEDS: dict[str, tuple[Seed, str, str, str, str]] = {
         *("versions", "fault", "vault.json", "it is of table version 99"),
     ),
     "manifest of a newer format": (
-        lambda it: it.edit(manifest=2),
-        *("registration", "fault", "vault.json", "this shim reads up to 1: update pve-pybridge"),
+        lambda it: it.edit(manifest=3),
+        *("registration", "fault", "vault.json", "this shim reads up to 2: update pve-pybridge"),
     ),
     "manifest writable": (
         lambda it: it.manifest.chmod(0o664),

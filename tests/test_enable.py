@@ -13,6 +13,7 @@ import pytest
 
 from bridge_util import Node, Server
 from pve_pybridge import units
+from pve_pybridge.manifest import MANIFEST_VERSION
 from pve_pybridge.storagecfg import parse
 from pve_pybridge.testing.perl import perl_options
 from test_shim_manifests import other_plugin
@@ -107,7 +108,7 @@ def test_enabled_served_used_and_disabled(node: Node, tower: Path) -> None:
     assert listed == [
         {
             "type": "tower",
-            "manifest": 1,
+            "manifest": MANIFEST_VERSION,
             "wire": 1,
             "table": 1,
             "plugin": str(tower),
@@ -117,7 +118,8 @@ def test_enabled_served_used_and_disabled(node: Node, tower: Path) -> None:
         }
     ]
     line = node.cli("list").stdout.splitlines()[1]
-    assert line.split() == f"tower manifest 1, wire 1, table 1 no systemd t1 {tower}".split()
+    versions = f"manifest {MANIFEST_VERSION}, wire 1, table 1"
+    assert line.split() == f"tower {versions} no systemd t1 {tower}".split()
 
     reason = refused(node, "disable", "tower")
     assert reason.startswith("storage type 'tower' is used by t1: PVE would drop them")

@@ -186,35 +186,41 @@ def test_sdk_annotations_fit_the_row(name: str) -> None:
 # --- the manifest ------------------------------------------------------------------------------
 
 
-def methods_of(plugin: str) -> dict[str, Any]:
-    found: Any = manifest.build(load(plugin))["methods"]
-    return dict(found)
+def words(manifest: dict[str, Any], call: str, name: str) -> tuple[list[str], list[str]]:
+    """Context, result and flags of a row; its arguments."""
+    found = manifest["methods"][call][name].split()
+    flags = [word for word in found[2:] if "=" in word]
+    return found[:2] + flags, found[2 + len(flags) :]
 
 
 def test_manifest_of_a_complete_plugin() -> None:
-    found = methods_of(str(PROBE))
-    forwarded = {name for name, entry in found.items() if entry["call"] == "forward"}
-    assert forwarded == sdk_methods().keys() - {"parse_volname"} | {"on_update_hook"}
+    built: Any = manifest.build(load(str(PROBE)))
+    forwarded = built["methods"]["forward"]
+    assert forwarded.keys() == sdk_methods().keys() - {"parse_volname"} | {"on_update_hook"}
     for name in forwarded:
         row = METHODS[name]
-        assert found[name]["args"] == [[arg.name, arg.type] for arg in row.args]
-        assert (found[name]["context"], found[name]["result"]) == (row.context, row.result)
-        assert bool(found[name].get("retry")) == row.retry
-        assert ("deadline" in found[name]) == (row.limit is not None)
-        assert found[name].get("deadline", 1e9) > (row.limit or 0), "the server answers first"
+        (context, result, *flags), args = words(built, "forward", name)
+        assert [arg.split(":")[0] for arg in args] == [arg.name for arg in row.args]
+        assert [arg.split(":")[-1] for arg in args] == [arg.type for arg in row.args]
+        assert (context, result) == (row.context, row.result)
+        said = dict(flag.split("=") for flag in flags)
+        assert said.get("retry") == ("1" if row.retry else None)
+        assert ("deadline" in said) == (row.limit is not None)
+        assert float(said.get("deadline", 1e9)) > (row.limit or 0), "the server answers first"
 
 
 def test_manifest_of_a_bare_plugin() -> None:
-    found = methods_of(str(BARE))
-    calls = {name: entry["call"] for name, entry in found.items()}
+    built: Any = manifest.build(load(str(BARE)))
+    calls = {name: manifest.call_of(built, name) for name in METHODS}
     forwarded = [name for name, call in calls.items() if call == "forward"]
     assert sorted(forwarded) == ["list_images", "path", "status"]
     for row in METHODS.values():
         if row.name in LOCAL or row.name in forwarded or row.name == "free_image_cleanup":
             continue
-        assert calls.get(row.name, "inherit") == row.absent, row.name
+        assert calls[row.name] == row.absent, row.name
 
 
 def test_rows_of_local_methods_never_leave() -> None:
     for plugin in (PROBE, BARE):
-        assert not LOCAL & methods_of(str(plugin)).keys()
+        built = manifest.build(load(str(plugin)))
+        assert {manifest.call_of(built, name) for name in LOCAL} == {"inherit"}

@@ -74,16 +74,19 @@ UNUSABLE: list[tuple[str, Callable[[Path], object], str]] = [
     ("world", lambda file: file.chmod(0o646), "others than its owner may write it"),
 ]
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"manifest": 2}, "it is of version 2, this shim reads up to 1: update pve-pybridge"),
+    ({"manifest": 3}, "it is of version 3, this shim reads up to 2: update pve-pybridge"),
     ({"manifest": "new"}, "it has no manifest version"),
     ({"type": "other"}, "it describes type 'other', so it must be called other.json"),
     ({"type": "../probe"}, "type '../probe' is no legal storage type"),
     ({"type": "Probe"}, "type 'Probe' is no legal storage type"),
     ({"type": None}, "type '' is no legal storage type"),
+    ({"type": "a\nb"}, "type 'a b' is no legal storage type"),
     ({"methods": []}, "'methods' is missing or no object"),
     ({"properties": None}, "'properties' is missing or no object"),
     ({"names": {}}, "'names' is missing or no list"),
     ({"content": [["images"]]}, "'content' must hold two entries"),
+    ({"options": {"nodes": 1}}, "'nodes' of 'options' is no object"),
+    ({"properties": {"probe-a": []}}, "'probe-a' of 'properties' is no object"),
 ]
 
 
@@ -132,8 +135,13 @@ def test_no_manifests_at_all(node: Node) -> None:
 UNREGISTRABLE: list[tuple[str, Change, str]] = [
     (
         "kind of call",
-        lambda data: data["methods"]["path"].update(call="guess"),
-        "method 'path': unknown kind of call 'guess'",
+        lambda data: data["methods"].update(guess={"path": ""}),
+        "methods of an unknown kind of call, 'guess'",
+    ),
+    (
+        "name of a method",
+        lambda data: data["methods"]["refuse"].update({"x::y": ""}),
+        "method 'x::y' has no proper name",
     ),
     (
         "regular expression",
@@ -161,6 +169,113 @@ def test_unregistrable(enabled: Node, change: Change, reason: str) -> None:
     assert types == ["bare"]
     (line,) = said
     assert line.startswith(f"pve-pybridge: storage type 'probe' ({file}) not registered: {reason}")
+
+
+# --- what the shim makes of a manifest ---------------------------------------------------------
+
+
+def version_1(data: dict[str, Any]) -> None:
+    """As the first releases wrote it."""
+    rows = {}
+    for call, methods in data["methods"].items():
+        for name, text in methods.items():
+            context, result, *words = [*text.split(), "", ""] if call == "refuse" else text.split()
+            said = dict(word.split("=") for word in words if "=" in word)
+            args = [word.split(":") for word in words if "=" not in word]
+            rows[name] = {"call": call}
+            if call != "refuse":
+                pairs = [[arg[0], arg[-1]] for arg in args]
+                rows[name] |= {"args": pairs, "context": context, "result": result}
+                rows[name] |= {key: float(value) for key, value in said.items()}
+    data.update(manifest=1, methods=rows)
+
+
+ANSWERS = f"""
+    my $class = '{PACKAGE}::bare';
+    my @found = map {{ my ($name, @args) = @$_; eval {{ $class->$name(@args) }} // $@ }} (
+        ['volume_has_feature', {{}}, 'snapshot', 'b1', 'vm-1-a'],
+        ['volume_snapshot_needs_fsfreeze'],
+        ['volume_resize', {{}}, 'b1', 'vm-1-a', 1],
+        ['path', {{}}, 'vm-1-a', 'b1'],
+    );
+    return [@found, $class->parse_volname('vm-1-a')];
+"""
+
+
+def test_manifest_of_version_1(enabled: Node) -> None:
+    """A package built with an older bridge answers as before."""
+    with enabled.session() as perl:
+        now = perl.run(ANSWERS).ok()
+    assert now[2] == "storage type 'bare' does not support volume_resize\n"
+    assert "b1" in now[3], "no server runs"
+    edit(enabled, "bare", version_1)
+    with enabled.session() as perl:
+        assert loaded(perl) == (["bare", "probe"], [])
+        assert perl.run(ANSWERS).ok() == now
+
+
+def test_rows_of_version_1_that_are_none(enabled: Node) -> None:
+    def spoil(data: dict[str, Any]) -> None:
+        version_1(data)
+        data["methods"]["path"] = []
+
+    file = edit(enabled, "probe", spoil)
+    with enabled.session() as perl:
+        assert loaded(perl) == (
+            ["bare"],
+            [
+                f"pve-pybridge: storage type 'probe' ({file}) not registered: "
+                "methods of an unknown kind of call, ''"
+            ],
+        )
+
+
+def test_a_row_that_says_too_little(enabled: Node) -> None:
+    """Found by its first call only: PVE's start reads no rows."""
+    edit(enabled, "probe", lambda data: data["methods"]["forward"].update(path="first"))
+    with enabled.session() as perl:
+        assert loaded(perl) == (["bare", "probe"], [])
+        error = perl.run(f"return {PACKAGE}::probe->path({{}}, 'vm-1-a', 'p1')").error
+        assert error == "method 'path': its row says too little: 'first'\n"
+
+
+def test_what_pve_asks_at_its_start_is_no_row(enabled: Node) -> None:
+    rows = {"type": "", "plugindata": "", "register": "", "pybridge_manifest": ""}
+    edit(enabled, "probe", lambda data: data["methods"]["refuse"].update(rows))
+    with enabled.session() as perl:
+        assert loaded(perl) == (["bare", "probe"], [])
+        assert perl.run(f"return {PACKAGE}::probe->type()").ok() == "probe"
+
+
+def test_keys_of_the_shim_in_a_manifest(enabled: Node) -> None:
+    made = {"package": "main", "plans": {"path": 1}, "properties": {"nodes": {}}, "parser": 1}
+    edit(enabled, "probe", lambda data: data.update(made=made, file="/x"))
+    with enabled.session() as perl:
+        assert loaded(perl) == (["bare", "probe"], [])
+        assert perl.run(f"return [{PACKAGE}::probe->parse_volname('vm-1-a')]").ok()[1] == "vm-1-a"
+
+
+def test_stubs_answer_can_and_stay_where_they_are_wrapped(enabled: Node) -> None:
+    with enabled.session() as perl:
+        answer = perl.run(f"""
+            my $class = '{PACKAGE}::bare';
+            my $stub = $class->can('volume_has_feature');
+            my @ask = ($class, {{}}, 'copy', 'b1', 'vm-1-a');
+            my @found = ($stub->(@ask), $class->can('volume_has_feature') != $stub, $stub->(@ask));
+
+            my $freeze = $class->can('volume_snapshot_needs_fsfreeze');
+            my $asked = 0;
+            no strict 'refs';
+            no warnings 'redefine';
+            *{{"${{class}}::volume_snapshot_needs_fsfreeze"}} = sub {{ $asked++; goto &$freeze }};
+            $class->volume_snapshot_needs_fsfreeze() for 1 .. 3;
+
+            @PVETest::Derived::ISA = ($class);
+            my @parsed = PVETest::Derived->parse_volname('vm-1-a');
+            return [@found, $asked, $parsed[1], defined($class->can('no_method'))];
+        """)
+        assert answer.ok() == [1, True, 1, 3, "vm-1-a", False]
+        assert answer.stderr == ""
 
 
 # --- collisions --------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ CASES = [
 ]  # fmt: skip
 PARSE = """
     use Scalar::Util qw(tainted);
+    require PVE::Storage::PyBridge::Names;
     my ($names, $tainted) = (shift(@ARGS), substr($ENV{PATH}, 0, 0));
     my $parse = PVE::Storage::PyBridge::Names::parser({ type => 'x', names => $names });
     my @found;

@@ -27,7 +27,7 @@ import command_docs
 import sdk_page
 from pve_pybridge import codec, errors, methods
 from pve_pybridge.loader import load
-from pve_pybridge.manifest import build
+from pve_pybridge.manifest import build, call_of
 
 sys.path.insert(0, str(Path(__file__).parent / "site"))
 import pages
@@ -101,8 +101,7 @@ def _markers(
 
 def method_page(claims: Claims) -> str:
     """All rows of the method table."""
-    pydir = build(load(str(ROOT / "python_plugins/pydir.py")))["methods"]
-    assert isinstance(pydir, dict)
+    pydir = build(load(str(ROOT / "python_plugins/pydir.py")))
     lines = [
         "# Storage methods",
         "",
@@ -115,7 +114,7 @@ def method_page(claims: Claims) -> str:
         "|" + "---|" * 10,
     ]
     for row in methods.METHODS.values():
-        answered = pydir.get(row.name, {}).get("call", "inherit")
+        answered = call_of(pydir, row.name)
         if row.name in methods.LOCAL:
             answered = "inherit"
         proofs = claims["method"].get(row.name, [])

@@ -9,7 +9,7 @@ load time (contract section 1) is refused here first, so that the author sees it
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 from . import advice
@@ -20,7 +20,12 @@ from .installed import check_interpreter, check_location
 from .methods import LOCAL, METHODS, TABLE_VERSION, Method
 from .plugin import CONTENT_TYPES, StoragePlugin, config_class, implemented
 
-MANIFEST_VERSION: Final = 1
+MANIFEST_VERSION: Final = 2
+"""2: methods by the kind of call, each row one string; every PVE process reads it in a third of the
+time.  The shim reads version 1, too."""
+
+CALLS: Final = ("forward", "static", "refuse")
+"""How the shim answers; a method that is in none of them is PVE's base method."""
 
 PVE_TYPES: Final = frozenset(
     {"btrfs", "cephfs", "cifs", "dir", "drbd", "esxi", "iscsi", "iscsidirect", "lvm", "lvmthin"}
@@ -89,7 +94,7 @@ def build(
             method: [[dict(rule.when), rule.answer] for rule in rules]
             for method, rules in plugin.static_rules().items()
         },
-        "methods": {row.name: entry for row in METHODS.values() if (entry := _method(plugin, row))},
+        "methods": _methods(plugin),
     }
 
 
@@ -97,7 +102,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What of the facts PVE holds is different in a newer manifest, in words."""
     found = []
     for key in sorted(set(old) | set(new)):
-        before, after = old.get(key), new.get(key)
+        before, after = (
+            _by_name(facts) if key == "methods" else facts.get(key) for facts in (old, new)
+        )
         if before == after:
             continue
         if isinstance(before, Mapping) and isinstance(after, Mapping):
@@ -108,6 +115,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         else:
             found.append(key)
     return found
+
+
+def _by_name(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """All methods with what is said of them, whatever the kind of call."""
+    methods = manifest.get("methods", {})
+    return {name: (call, row) for call, rows in methods.items() for name, row in rows.items()}
 
 
 def refuse_new_requirements(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -219,17 +232,27 @@ def _flags(item: ConfigField) -> dict[str, int]:
     return {**flags, "fixed": 1} if item.option.fixed else flags
 
 
-def _method(plugin: Plugin, row: Method) -> Mapping[str, object] | None:
-    """How the shim answers a method: forward, static, refuse; None: PVE's base method does."""
-    if row.name in LOCAL:
-        return None
-    if _forwarded(plugin, row.name):
-        return _forward(plugin, row)
-    if row.name == "free_image_cleanup" or row.absent == "inherit":
-        return None
-    if row.absent == "static":
-        return {"call": "static", **_shape(row)}
-    return {"call": "refuse"}
+def call_of(manifest: Mapping[str, Any], method: str) -> str:
+    """One of CALLS; ``inherit``: PVE's base method answers."""
+    methods = manifest["methods"]
+    if manifest["manifest"] == 1:
+        return str(methods[method]["call"]) if method in methods else "inherit"
+    return next((call for call in CALLS if method in methods.get(call, ())), "inherit")
+
+
+def _methods(plugin: Plugin) -> dict[str, dict[str, str]]:
+    """How the shim answers, and the row of each method: ``context result key=value… args…``."""
+    found: dict[str, dict[str, str]] = {call: {} for call in CALLS}
+    for row in METHODS.values():
+        if row.name in LOCAL:
+            continue
+        if _forwarded(plugin, row.name):
+            found["forward"][row.name] = _row(row, *_limits(plugin, row))
+        elif row.absent == "static":
+            found["static"][row.name] = _row(row)
+        elif row.absent == "refuse" and row.name != "free_image_cleanup":
+            found["refuse"][row.name] = ""
+    return found
 
 
 def _forwarded(plugin: Plugin, method: str) -> bool:
@@ -243,19 +266,14 @@ def _forwarded(plugin: Plugin, method: str) -> bool:
     return implemented(plugin, method)
 
 
-def _forward(plugin: Plugin, row: Method) -> dict[str, object]:
-    entry: dict[str, object] = {"call": "forward", **_shape(row)}
+def _limits(plugin: Plugin, row: Method) -> Iterator[str]:
     if row.retry:
-        entry["retry"] = 1
+        yield "retry=1"
     limit = plugin.deadlines.get(row.name, row.limit)
     if limit is not None:
-        entry["deadline"] = limit + GRACE_SECONDS
-    return entry
+        yield f"deadline={limit + GRACE_SECONDS:.10g}"
 
 
-def _shape(row: Method) -> dict[str, object]:
-    return {
-        "args": [[arg.name, arg.type] for arg in row.args],
-        "context": row.context,
-        "result": row.result,
-    }
+def _row(row: Method, *more: str) -> str:
+    args = [arg.name if arg.name == arg.type else f"{arg.name}:{arg.type}" for arg in row.args]
+    return " ".join([row.context, row.result, *more, *args])

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
+from ...manifest import call_of
 from ...methods import METHODS
 from ..perl import Context, PerlCrashed, PerlResult, PerlSession
 from .literal import perl, short
@@ -219,7 +220,7 @@ class Subject:
 
     def has(self, method: str) -> bool:
         """Whether the plugin itself answers a method."""
-        return bool(self.manifest["methods"].get(method, {}).get("call") == "forward")
+        return call_of(self.manifest, method) == "forward"
 
     def need(self, *methods: str) -> None:
         """The statement is about these methods."""

@@ -11,11 +11,10 @@ package PVE::Storage::Custom::PyBridge;
 use v5.36;
 
 use PVE::Storage::Plugin;
-use PVE::Storage::PyBridge::Guard;
 use PVE::Storage::PyBridge::Manifest;
 use PVE::Storage::PyBridge::Type;
 
-use base qw(PVE::Storage::Plugin);
+our @ISA = ('PVE::Storage::Plugin'); # base.pm takes 0.05 ms
 
 # Not the release: only a change in here makes PVE's daemons load it anew, whatever Python does.
 our $VERSION = 1;
@@ -24,8 +23,8 @@ our $VERSION = 1;
 our $LOADED = time;
 
 # The newest storage API whose calls this shim forwards.
-use constant MAX_APIVER => 15;
-use constant MIN_APIVER => 10;
+sub MAX_APIVER { return 15 }
+sub MIN_APIVER { return 10 }
 
 =head3 api
 
@@ -39,7 +38,7 @@ passes hints.
 
 sub api {
     my $host = defined(&PVE::Storage::APIVER) ? PVE::Storage::APIVER() : 13;
-    return $host < MAX_APIVER ? $host : MAX_APIVER;
+    return $host < MAX_APIVER() ? $host : MAX_APIVER();
 }
 
 =head3 register
@@ -57,8 +56,13 @@ sub register {
     for my $manifest (PVE::Storage::PyBridge::Manifest::read_all()) {
         my $type = $manifest->{type};
         eval {
-            PVE::Storage::PyBridge::Guard::check_type($type);
-            my $package = PVE::Storage::PyBridge::Type::generate($manifest, \&api);
+            my $owner = $class->private()->{plugins}->{$type};
+            die "the type exists already ($owner)\n" if defined($owner);
+            if (api() < 11) {
+                require PVE::Storage::PyBridge::OldHost;
+                PVE::Storage::PyBridge::OldHost::hide_secrets($manifest);
+            }
+            my $package = PVE::Storage::PyBridge::Type::generate($manifest);
             $package->register();
             push @PVE::Storage::Plugin::SHARED_STORAGE, $type if $manifest->{shared};
         };

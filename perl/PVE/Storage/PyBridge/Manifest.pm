@@ -10,8 +10,12 @@ use v5.36;
 
 use JSON ();
 
-# The manifest format this shim reads; `manifest` in the file.
-use constant VERSION => 1;
+# The manifest format this shim reads, and all before it; `manifest` in the file.
+sub VERSION { return 2 }
+
+# What a manifest must hold, and as what.
+my @PARTS = qw(properties options rules methods content formats names sensitive);
+my $KINDS = 'HASH HASH HASH HASH ARRAY ARRAY ARRAY ARRAY';
 
 =head3 directory
 
@@ -30,9 +34,7 @@ An absolute path from the environment, or undef.
 =cut
 
 sub untainted_path ($path) {
-    return undef if !defined($path);
-    my ($clean) = $path =~ m|\A(/[^\0\n]+)\z|;
-    return $clean;
+    return ($path // '') =~ m|\A(/[^\0\n]+)\z| ? $1 : undef;
 }
 
 =head3 read_all
@@ -46,19 +48,14 @@ All usable manifests, sorted by file name, each with its C<file> added.
 sub read_all {
     my $dir = directory();
     opendir(my $dh, $dir) or return; # nothing enabled
-    my @names = sort grep { /\A[^.].*\.json\z/ } readdir($dh);
+    my @files = map { m|\A([^.][^\n]*\.json)\z| ? "$dir/$1" : () } sort readdir($dh);
     closedir($dh);
 
     my @found;
-    for my $name (@names) {
-        my $file = untainted_path("$dir/$name") // next;
+    for my $file (@files) {
         my $manifest = eval { read_one($file) };
-        if (my $err = $@) {
-            $err = join(' ', split(' ', $err));
-            warn "pve-pybridge: manifest $file skipped: $err\n";
-            next;
-        }
-        push @found, $manifest;
+        push @found, $manifest if $manifest;
+        warn "pve-pybridge: manifest $file skipped: $@" if $@;
     }
     return @found;
 }
@@ -71,48 +68,37 @@ One manifest as a hash; dies with the reason when it can't be used.
 
 sub read_one ($file) {
     open(my $fh, '<', $file) or die "can't read it: $!\n";
-    check_owner($fh);
-    my $text = do { local $/ = undef; <$fh> };
-    close($fh);
-
-    ($text) = ($text // '') =~ /\A(.*)\z/s; # root wrote it, see check_owner
-    my $manifest = eval { JSON::decode_json($text) };
-    die "no valid JSON" . ($@ =~ /at character offset (\d+)/ ? " at byte $1" : '') . "\n" if $@;
-    check($manifest, $file);
-    $manifest->{file} = $file;
-    return $manifest;
+    # only root may say what PVE's root processes load (D3); Fcntl's names would take 0.5 ms
+    my ($mode, $uid, $size) = (stat($fh))[2, 4, 7];
+    my ($manifest, $error);
+    if (($uid == 0 || $uid == $>) && !($mode & oct('022'))) {
+        sysread($fh, my $bytes, $size);
+        close($fh);
+        my ($text) = ($bytes // '') =~ /\A(.*)\z/s; # root wrote it
+        $manifest = eval { JSON::decode_json($text) };
+        $error = $@;
+        if (usable($manifest, $file)) {
+            $manifest->{file} = $file;
+            return $manifest if $manifest->{manifest} == VERSION();
+            require PVE::Storage::PyBridge::Older;
+            return PVE::Storage::PyBridge::Older::converted($manifest);
+        }
+    }
+    require PVE::Storage::PyBridge::Flaw;
+    die PVE::Storage::PyBridge::Flaw::of($file, $uid, $mode, $error, $manifest);
 }
 
-# Only root may say what PVE's root processes load (D3).
-sub check_owner ($fh) {
-    my ($mode, $uid) = (stat($fh))[2, 4];
-    die "it must belong to root, not to user $uid\n" if $uid != 0 && $uid != $>;
-    die "others than its owner may write it\n" if $mode & oct('022'); # Fcntl's names take 0.5 ms
-    return;
-}
-
-sub check ($manifest, $file) {
-    die "it holds no object\n" if ref($manifest) ne 'HASH';
-    my $version = $manifest->{manifest} // '';
-    die "it has no manifest version\n" if $version !~ /\A\d+\z/;
-    die "it is of version $version, this shim reads up to " . VERSION . ": update pve-pybridge\n"
-        if $version > VERSION;
-
-    my $type = $manifest->{type} // '';
-    die "type '$type' is no legal storage type\n" if $type !~ /\A[a-z][a-z0-9-]*[a-z0-9]\z/;
-    die "it describes type '$type', so it must be called $type.json\n"
-        if $file !~ m|/\Q$type\E\.json\z|;
-
-    for my $key (qw(properties options rules methods)) {
-        die "'$key' is missing or no object\n" if ref($manifest->{$key}) ne 'HASH';
-    }
-    for my $key (qw(content formats names sensitive)) {
-        die "'$key' is missing or no list\n" if ref($manifest->{$key}) ne 'ARRAY';
-    }
-    for my $key (qw(content formats)) {
-        die "'$key' must hold two entries\n" if scalar($manifest->{$key}->@*) != 2;
-    }
-    return;
+# Whether all is there that PVE's start relies on; Flaw.pm says what isn't.
+sub usable ($manifest, $file) {
+    my ($type) = $file =~ m|/([a-z][a-z0-9-]*[a-z0-9])\.json\z| or return 0;
+    return
+           ref($manifest) eq 'HASH'
+        && ($manifest->{type} // '') eq $type
+        && ($manifest->{manifest} // '') =~ /\A[0-9]\z/
+        && $manifest->{manifest} <= VERSION()
+        && join(' ', map { ref } $manifest->@{@PARTS}) eq $KINDS
+        && !grep({ @$_ != 2 } $manifest->@{qw(content formats)})
+        && !grep { ref ne 'HASH' } map { values %$_ } $manifest->@{qw(properties options)};
 }
 
 1;

@@ -8,6 +8,8 @@ package PVE::Storage::PyBridge::Names;
 
 use v5.36;
 
+use PVE::Storage::PyBridge::Type ();
+
 # A group that captures, maybe with a name; before it what may hold a parenthesis that opens none:
 # an escape, a class, a comment or a condition.
 my $GROUP = qr/\\. | \[\^?\]?(?:\\.|[^\\\]])*\] | \(\?[#(][^)]*\) | (\()(?:(?!\?)|\?P?<(\w+)>)/sx;
@@ -25,7 +27,8 @@ more (5 us) than parsing it again (3 us).
 
 sub parser ($manifest) {
     my $type = $manifest->{type};
-    my @patterns = map { [compiled($_->{pattern}), $_] } $manifest->{names}->@*;
+    my @patterns =
+        map { [PVE::Storage::PyBridge::Type::compiled($_->{pattern}), $_] } $manifest->{names}->@*;
     my ($last, @answer);
 
     return sub ($volname) {
@@ -47,13 +50,6 @@ sub parser ($manifest) {
         my $shown = ($volname // '') =~ s/[[:cntrl:]]/?/gr; # an error is one line (C-020)
         die "unable to parse $type volume name '$shown'\n";
     };
-}
-
-# At once, though it may never be needed: a pattern that Perl can't read costs its type (C-008). Types
-# share patterns, and one takes 0.1 ms.
-sub compiled ($pattern) {
-    state %known;
-    return $known{$pattern} //= qr/\A(?:$pattern)\z/a;
 }
 
 # What becomes of the captures, by their numbers: a look into %+ takes 1 us for each name.

@@ -19,6 +19,7 @@ use Scalar::Util qw(refaddr);
 use PVE::Storage::PyBridge::Client;
 use PVE::Storage::PyBridge::Codec;
 use PVE::Storage::PyBridge::Forward;
+use PVE::Storage::PyBridge::Method;
 
 my %PLAN = (
     check_connection => \&check_connection,
@@ -30,23 +31,23 @@ my %waiting; # storeid => its check_connection waits for activate_storage
 
 =head3 plan
 
-    my $method = plan($manifest, $name, $row);
+    my $method = plan($manifest, $name, $alone);
 
-The sub of one of the three methods.
+The sub of one of the three methods; C<$alone> makes a call of its own of it.
 
 =cut
 
-sub plan ($manifest, $name, $row) {
-    my $alone = PVE::Storage::PyBridge::Forward::plan($manifest, $name, $row);
-    my $activation = $manifest->{methods}->{activate_storage}->{call} // '';
-    return $alone if $activation ne 'forward'; # nothing that the others could go with
+sub plan ($manifest, $name, $alone) {
+    my $forwarded = $manifest->{methods}->{forward};
+    return $alone if !$forwarded->{activate_storage}; # nothing that the others could go with
     return $PLAN{$name}->($alone, $manifest);
 }
 
 sub check_connection ($alone, $) {
     return sub {
-        goto &$alone if (callers())[0] ne 'PVE::Storage::activate_storage';
-        $waiting{ $_[1] } = 1;
+        my (undef, $storeid) = @_;
+        goto &$alone if !asked_by('PVE::Storage::activate_storage');
+        $waiting{$storeid} = 1;
         return 1;
     };
 }
@@ -56,32 +57,39 @@ sub status ($alone, $) {
         my (undef, $storeid, undef, $cache) = @_;
         my $known = ref($cache) ? delete $cache->{'pve-pybridge'}->{$storeid} : undef;
         goto &$alone if !$known;
-        return PVE::Storage::PyBridge::Forward::shaped('status', $storeid, 'ARRAY', $known->() // [])->@*;
-        goto &{ $alone->('status') };
+        return figures($storeid, $known);
     };
+}
+
+sub figures ($storeid, $answer) {
+    my $figures = $answer->() // [];
+    return PVE::Storage::PyBridge::Forward::shaped('status', $storeid, 'ARRAY', $figures)->@*;
 }
 
 sub activate_storage ($alone, $manifest) {
     return sub {
-        my ($class, $storeid, $scfg, $cache) = @_;
-        my ($first, $second) = callers();
+        my (undef, $storeid, $scfg, $cache) = @_;
         my @methods = 'activate_storage';
         unshift @methods, 'check_connection' if delete $waiting{$storeid};
         push @methods, 'status'
-            if $first eq 'PVE::Storage::activate_storage' && $second eq 'PVE::Storage::storage_info';
+            if asked_by('PVE::Storage::activate_storage', 'PVE::Storage::storage_info');
         goto &$alone if @methods == 1;
-
-        local ($@, $!); # the caller's, not ours (V26)
-        while (@methods && $methods[0] ne 'status') { # twice where one at a time is answered
-            for my $answer (ask($manifest, \@methods, $storeid, $scfg, $cache)) {
-                my $method = shift @methods;
-                online($storeid, $answer) if $method eq 'check_connection';
-                $answer->() if $method eq 'activate_storage';
-                $cache->{'pve-pybridge'}->{$storeid} = $answer if $method eq 'status';
-            }
-        }
-        return;
+        return in_a_row($manifest, \@methods, $storeid, $scfg, $cache);
     };
+}
+
+# Twice where calls are answered one at a time.
+sub in_a_row ($manifest, $methods, $storeid, $scfg, $cache) {
+    local ($@, $!); # the caller's, not ours (V26)
+    while (@$methods && $methods->[0] ne 'status') {
+        for my $answer (ask($manifest, $methods, $storeid, $scfg, $cache)) {
+            my $method = shift @$methods;
+            online($storeid, $answer) if $method eq 'check_connection';
+            $answer->() if $method eq 'activate_storage';
+            $cache->{'pve-pybridge'}->{$storeid} = $answer if $method eq 'status';
+        }
+    }
+    return;
 }
 
 # PVE's own words: it has left the question to us.
@@ -96,11 +104,10 @@ sub online ($storeid, $answer) {
 # the answer or dies of it.
 sub ask ($manifest, $methods, $storeid, $scfg, $cache) {
     my ($first, @others) = @$methods;
-    my $limit = 0;
-    for my $row (map { $manifest->{methods}->{$_} } @$methods) {
-        $limit = defined($limit) && defined($row->{deadline}) ? $limit + $row->{deadline} : undef;
-    }
-    my $plan = { type => $manifest->{type}, method => $first, retry => 1, deadline => $limit };
+    my $plan = {
+        type => $manifest->{type}, method => $first,
+        retry => 1, deadline => deadline($manifest, $methods)
+    };
     my $meta = { operation => "$$-" . refaddr($cache) };
     my $message =
         ['call', 0, $first, "$storeid", PVE::Storage::PyBridge::Codec::plain($scfg), {}, $meta];
@@ -117,13 +124,28 @@ sub ask ($manifest, $methods, $storeid, $scfg, $cache) {
     );
 }
 
-# The subs of PVE that led here, the last one first.
-sub callers () {
-    my ($depth, @names) = (1);
-    while (@names < 2 && defined(my $name = (caller($depth++))[3])) {
-        push @names, $name if $name ne '(eval)' && $name !~ /\APVE::Storage::PyBridge::/;
+# That of all of them together, if each has one.
+sub deadline ($manifest, $methods) {
+    my $made = $manifest->{made}->{deadlines} //= {};
+    my $sum = 0;
+    for my $name (@$methods) {
+        $made->{$name} //=
+            PVE::Storage::PyBridge::Method::row($name, $manifest->{methods}->{forward}->{$name})
+            ->{deadline} // return undef;
+        $sum += $made->{$name};
     }
-    return (@names, '', '');
+    return $sum;
+}
+
+# Whether these subs of PVE, the last one first, led to the sub of ours that asks.
+sub asked_by (@names) {
+    my $depth = 2; # who called us, and who called that
+    for my $name (@names) {
+        my $sub = '(eval)';
+        $sub = (caller($depth++))[3] // '' while $sub eq '(eval)';
+        return 0 if $sub ne $name;
+    }
+    return 1;
 }
 
 1;
