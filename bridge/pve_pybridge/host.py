@@ -81,6 +81,7 @@ class Host:
             item.property for item in options_of(self._config, self.type) if item.option.secret
         ]
         """Names of the secret properties."""
+        self._parallel = plugin.concurrency == "parallel"
         self._plans: dict[str, Plan] = {}
         self._hooks: dict[str, Hook] = {
             "on_add_hook": self._on_add,
@@ -113,7 +114,7 @@ class Host:
         plan = self._plans.get(call.method) or self._plan_of(call.method)
         storage = Storage(storeid, self.type, self._typed(storeid, scfg), scfg, call)
         kwargs = plan.keywords(args, storage)
-        if self.plugin.concurrency == "parallel":
+        if self._parallel:
             value, extra = self._run(plan, storage, kwargs)
         else:
             with self._queue(storage):

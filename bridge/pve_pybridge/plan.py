@@ -41,10 +41,8 @@ class Plan:
     row: Method
     method: Any
     implemented: bool
-    arguments: Mapping[bytes | str, tuple[str, Callable[[object], Any]]]
-    """Name as it is on the wire → Python's name, conversion."""
-    missing: tuple[tuple[str, Callable[[], Any]], ...]
-    """All names, and what an argument is that didn't come."""
+    arguments: tuple[tuple[bytes, str, Callable[[object], Any], Callable[[], Any]], ...]
+    """Name as Perl sends it and as it is, conversion, and what it is when it didn't come."""
     descriptors: tuple[str, ...]
     """Arguments that came as the call's descriptor."""
     accepted: frozenset[str] | None
@@ -57,18 +55,15 @@ class Plan:
     def keywords(self, args: Mapping[Any, Any], storage: Storage[Any]) -> dict[str, Any]:
         """The keyword arguments of a call, typed by its row; StorageError names a wrong one."""
         kwargs: dict[str, Any] = {}
-        arguments, name = self.arguments, ""
+        name = ""
         try:
-            for key, value in args.items():
-                if value is not None and key in arguments:
-                    name, convert = arguments[key]
-                    kwargs[name] = convert(value)
+            for key, name, convert, instead in self.arguments:
+                value = args.get(key)
+                if value is None:
+                    value = args.get(name)
+                kwargs[name] = instead() if value is None else convert(value)
         except ValueError as err:
             raise StorageError(f"{self.row.name}: argument '{name}' {err}") from None
-        if len(kwargs) < len(self.missing):
-            for name, instead in self.missing:
-                if name not in kwargs:
-                    kwargs[name] = instead()
         for name in self.descriptors:
             kwargs[name] = storage.call.fd
         if "hints" in kwargs:
@@ -95,12 +90,9 @@ def plan_of(plugin: StoragePlugin[Any], name: str) -> Plan:
         row=row,
         method=method,
         implemented=implemented(type(plugin), name),
-        arguments={
-            spelt: (arg.name, ARGUMENTS[arg.type])
-            for arg in wire
-            for spelt in (arg.name, arg.name.encode())
-        },
-        missing=tuple((arg.name, _instead(name, arg)) for arg in wire),
+        arguments=tuple(
+            (arg.name.encode(), arg.name, ARGUMENTS[arg.type], _instead(name, arg)) for arg in wire
+        ),
         descriptors=descriptors,
         accepted=_accepted(row, method) if method else None,
         in_parts=row.result == "volumes",

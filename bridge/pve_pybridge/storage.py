@@ -89,15 +89,15 @@ class Call:
     """How many others wait for the outcome, so that it goes on without its caller."""
     volname: str = ""
     """The volume the call is about, empty if none."""
-    lines: list[tuple[str, str]] | None
+    lines: list[tuple[str, str]] | None = None
     """What was logged, for the trace; None when nobody traces."""
     in_parts: bool = False
     """Whether the caller takes a long list in parts."""
     rows: tuple[dict[str, object], ...] = ()
     """What ``part`` took, for the trace; stays empty when nobody traces."""
-    secrets: set[str] | frozenset[str]
+    secrets: set[str] | frozenset[str] = frozenset()
     """Secrets that the plugin has read during the call, so that none gets into a trace."""
-    fd: int | None
+    fd: int | None = None
     """The descriptor that came with the call (export, import)."""
     undo_until: float | None = None
     """While the call is being undone: ``time.monotonic()`` at which that, too, must end."""

@@ -18,7 +18,7 @@ import time
 from typing import Final, Protocol
 
 from .model import Host
-from .storage import Call
+from .storage import Call, Flag
 
 ALIVE_SECONDS: Final = 5.0
 WATCH_MILLISECONDS: Final = 200
@@ -73,7 +73,10 @@ class Running(Call):
         limit: float | None,
         before: bytes,
     ):
-        Call.__init__(self, method, host)
+        # not by Call's own, which would take as long again
+        self.method = method
+        self.host = host
+        self.cancelled = Flag()
         self.line = line
         self.number = number
         self.storeid = storeid
