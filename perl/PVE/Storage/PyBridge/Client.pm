@@ -53,12 +53,13 @@ sub call ($plan, $message, $more) {
             // die failure($@, $plan, $message);
     }
     $pool{$type} = $connection;
-    return value_of($answer, $more);
+    return $answer->@[2, 3] if $answer->[0] eq 'result';
+    return raise($answer->[2], $more);
 }
 
 # What a message that ends a call says; dies as an error asks.
-sub value_of ($answer, $more = {}) {
-    return $answer->[0] eq 'result' ? $answer->@[2, 3] : raise($answer->[2], $more);
+sub value_of ($answer) {
+    return $answer->[0] eq 'result' ? $answer->[2] : raise($answer->[2], {});
 }
 
 sub connection ($plan, $message) {
@@ -104,23 +105,25 @@ sub exchange ($connection, $plan, $message, $more, $ends) {
     receive_welcome($connection) if $hello;
 
     $connection->{bytes} = 0;
-    my $answer = answer_to($id, $connection, $plan, $more, $ends);
+    my $answer = receive($connection, $plan, $ends);
+    $answer = end_of($id, $answer, $connection, $plan, $more, $ends)
+        if $answer->[0] ne 'result' || $answer->[1] != $id;
     return $answer if !$more->{then};
     $more->{answers} = [$answer];
     for (@{ $then // [] }) {
         my ($kind, undef, $value) = $more->{answers}->[-1]->@*;
         last if $kind ne 'result' || (defined($value) && !$value); # the server's rule, too
-        push $more->{answers}->@*, answer_to(++$id, $connection, $plan, $more, $ends);
+        my $next = receive($connection, $plan, $ends);
+        push $more->{answers}->@*, end_of(++$id, $next, $connection, $plan, $more, $ends);
     }
     $connection->{id} = $id;
     return $answer;
 }
 
-# The message that ends the call of this number.
-sub answer_to ($id, $connection, $plan, $more, $ends) {
+# The message that ends the call of this number, by way of those that come before it.
+sub end_of ($id, $answer, $connection, $plan, $more, $ends) {
     my $rows; # those that came before the result
     while (1) {
-        my $answer = receive($connection, $plan, $ends);
         my ($kind, $number) = @$answer;
         return $rows ? whole($rows, $answer) : $answer if $kind eq 'result' && $number == $id;
         if ($kind eq 'log' && $number >= $id) { # or of a call after it: answers wait for them
@@ -133,6 +136,7 @@ sub answer_to ($id, $connection, $plan, $more, $ends) {
         } elsif ($kind ne 'alive') {
             die { lost => 1, message => "unexpected '$kind' from the plugin server" };
         }
+        $answer = receive($connection, $plan, $ends);
     }
 }
 
@@ -197,10 +201,13 @@ sub receive ($connection, $plan, $ends) {
     my $data = delete($connection->{rest}) // '';
     my $heard;
     while (1) {
-        if (my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data)) {
-            $connection->{rest} = substr($data, $size) if $size < length($data);
-            $connection->{bytes} += $size;
-            return $message;
+        if (length($data)) {
+            my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data);
+            if ($message) {
+                $connection->{rest} = substr($data, $size) if $size < length($data);
+                $connection->{bytes} += $size;
+                return $message;
+            }
         }
         # Each time, not only when it is quiet: a call that logs is late like any other.
         my $now = Time::HiRes::time();

@@ -14,6 +14,7 @@ our $MAX_FRAME = 64 * 1024 * 1024;
 sub WIRE_VERSION () { return 1; }
 
 my $packer = Data::MessagePack->new();
+my ($answers, $plain) = (0); # how many so far; the expression for plain ones, once it's worth it
 
 # Any structure of plain data; what can't cross (code, handles, objects) is left out (V3, V10).
 # Nearly all of it can, and a look is cheaper than a copy.
@@ -84,17 +85,14 @@ expects, for what can't be a message. Nothing in a message is tainted (V18).
 =cut
 
 sub decode ($buffer) {
-    return if length($$buffer) < 4;
-    state $first = 3; # so many answers aren't worth the milliseconds for expression and proof
-    state $plain = undef;
-    if (!$first) {
-        # One match says that it is complete, well-formed and untainted: 13,000 instructions under
-        # -T; what is below does the same for all frames and takes 35,000.
-        $plain //= plain_result();
-        return ($packer->unpack($2), 4 + length($2))
-            if $$buffer =~ $plain && unpack('N', $1) == length($2);
+    # One match says that it is complete, well-formed and untainted: 13,000 instructions under -T;
+    # what is below does the same for all frames and takes 35,000.
+    if ($plain && $$buffer =~ $plain) {
+        my $size = 4 + unpack('N', $1);
+        return ($packer->unpack($2), $size) if $size == $+[0];
     }
 
+    return if length($$buffer) < 4;
     my $length = unpack('N', $$buffer);
     die { lost => 1, message => "answer of $length bytes exceeds the limit of $MAX_FRAME" }
         if $length > $MAX_FRAME;
@@ -102,8 +100,10 @@ sub decode ($buffer) {
 
     my $payload = substr($$buffer, 4, $length);
     ($payload) = $payload =~ /\A(.*)\z/s if ${^TAINT};
-    # A short one without large counts can't cost more than itself.
-    my $harmless = $first && $first-- && $length < 1024 && $payload !~ /[\xdc-\xdf]/;
+    # The first few aren't worth the milliseconds for expression and proof: a short one without
+    # large counts can't cost more than itself.
+    my $harmless = !$plain && $length < 1024 && $payload !~ /[\xdc-\xdf]/;
+    $plain //= plain_result() if ++$answers > 3;
     my $message =
         ($harmless || proven(\$payload)) ? eval { $packer->unpack($payload) } : undef;
     die { lost => 1, message => 'answer is no msgpack array' }

@@ -119,7 +119,7 @@ sub ask ($manifest, $methods, $storeid, $scfg, $cache) {
         sub { @value ? $value[0] : die $err },
         map {
             my $answer = $_;
-            sub { (PVE::Storage::PyBridge::Client::value_of($answer))[0] }
+            sub { PVE::Storage::PyBridge::Client::value_of($answer) }
         } @answers
     );
 }
