@@ -27,7 +27,8 @@ class Row(StoragePlugin[StorageConfig]):
 
     def note(self, storage, method):
         with (HERE / "seen").open("a") as file:
-            entry = [method, storage.storeid, storage.call.operation, storage.host.pid]
+            left = storage.deadline and storage.deadline - time.monotonic()
+            entry = [method, storage.storeid, storage.call.operation, storage.host.pid, left]
             file.write(json.dumps(entry) + chr(10))
         fault = (HERE / "fault").read_text() if (HERE / "fault").exists() else ""
         name, _, what = fault.partition("=")
@@ -35,8 +36,8 @@ class Row(StoragePlugin[StorageConfig]):
             raise StorageError(f"{method} is broken")
         if name == method and what == "log":
             storage.log(f"{method} says hello")
-        if name == method and what == "hang":
-            time.sleep(4)
+        if name == method and what in ("hang", "slow"):
+            time.sleep({"hang": 4, "slow": 1.5}[what])
         return not (name == method and what == "no")
 
     def check_connection(self, storage):
@@ -254,3 +255,18 @@ def test_unknown_method_in_a_row(scene: Scene) -> None:
         kind, fields = client.receive()
         assert (kind, fields["id"]) == ("error", 2)
         assert client.call("status", 3, {"type": "row"})[1]["id"] == 3
+
+
+def test_an_alarm_is_for_all_of_them(known: Scene) -> None:
+    """What the first ones take, the last one hasn't got."""
+    known.fault("check_connection=slow")
+    code = """
+        alarm(3);
+        my $info = PVE::Storage::storage_info(PVE::Storage::config());
+        alarm(0);
+        return $info->{r1}->{active};
+    """
+    assert known.node.perl(code).ok() == 1
+    left = {entry[0]: entry[4] for entry in known.seen()}
+    assert 1.5 < left["check_connection"] <= 3
+    assert 0 < left["activate_storage"] <= 1.5, "whose own limit is ten seconds"

@@ -200,6 +200,9 @@ class Connection:
             raise ProtocolError(f"expected call, got {message[0]}")
         _, number, method, storeid, scfg, args, about = message
         meta = _field("call", "meta", mapping, about)
+        alarm, ends = meta.get("remaining"), None
+        if isinstance(alarm, (int, float)):  # a union would be made anew each time
+            ends = time.monotonic() + alarm
         methods = [text(method)]
         if "then" in meta:
             methods += _field("call", "then", strings, meta["then"])
@@ -208,6 +211,8 @@ class Connection:
             if self._frames.hung_up():
                 return False  # gave up meanwhile, maybe in the listening socket: nothing must begin
             running = self._running(number, name, text(storeid), meta, frames)
+            if ends is not None:
+                running.hurry(ends)
             outcome = self._run(running, scfg, args)
             if outcome is None:
                 return False
@@ -229,9 +234,6 @@ class Connection:
         running.in_parts = self._takes_parts
         if meta:
             running.operation = meta.get("operation")
-            alarm = meta.get("remaining")
-            if isinstance(alarm, (int, float)):  # a union would be made anew each time
-                running.hurry(alarm)
             if meta.get("fd") and not before:  # a descriptor is for the first one
                 running.fd = self._frames.receive_fd()
         return running

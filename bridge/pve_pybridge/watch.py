@@ -86,9 +86,8 @@ class Running(Call):
         if limit is not None:
             self.deadline = self.started + limit
 
-    def hurry(self, seconds: float) -> None:
-        """The caller's own alarm goes off in *seconds*; the sooner of both limits counts."""
-        ends = self.started + seconds
+    def hurry(self, ends: float) -> None:
+        """The caller's own alarm goes off at *ends*; the sooner of both limits counts."""
         if self.deadline is None or ends < self.deadline:
             self.deadline = ends
 
