@@ -10,7 +10,7 @@ use v5.36;
 use PVE::Storage::PyBridge::Forward;
 
 my $row = {
-    call => 'forward', context => 'scalar', result => 'none', retry => 1,
+    context => 'scalar', result => 'none', retry => 1,
     args => [
         ['storeid', 'storeid'], ['scfg', 'scfg'], ['volname', 'str'], ['snapname', 'str'],
         ['cache', 'cache'], ['hints', 'hints']

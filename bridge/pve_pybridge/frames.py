@@ -60,9 +60,7 @@ class FrameSocket:
         header = self._sock.recv(size)
         if len(header) < size:
             header = self._rest(header, size)
-        length = int.from_bytes(header)
-        if length > codec.MAX_FRAME:
-            codec.decode_length(header)  # says so
+        length = codec.decode_length(header)
         payload = self._sock.recv(length)
         if len(payload) < length:
             payload = self._rest(payload, length)

@@ -79,7 +79,7 @@ class Call:
     """PVE's name of it."""
     host: Host
     """The PVE process that calls."""
-    operation: object = None
+    operation: str | None = None
     """Same for all calls of one PVE operation (PVE's ``$cache``); None when PVE gave none."""
     deadline: float | None = None
     """``time.monotonic()`` when the time is up, or None."""

@@ -94,8 +94,6 @@ class Trace:
         self._watchers: list[_Watcher] = []
         self._lock = threading.Lock()
         self._file = _opened(file) if file else None
-        self.on = self._file is not None
-        """Whether anybody wants records."""
         self.closed = False
         if self._file:
             self._write(self._header())
@@ -106,7 +104,11 @@ class Trace:
         if self._file:
             self._file.close()
             self._file = None
-            self.on = bool(self._watchers)
+
+    @property
+    def on(self) -> bool:
+        """Whether anybody wants records."""
+        return bool(self._watchers) or self._file is not None
 
     def publish(
         self,
@@ -134,7 +136,6 @@ class Trace:
             if len(self._watchers) >= MAX_WATCHERS:
                 raise StorageError(f"{MAX_WATCHERS} traces of this server are running already")
             self._watchers = [*self._watchers, watcher]
-            self.on = True
         try:
             call.emit("trace", self._header())
             while not (self.closed or call.cancelled.is_set()):
@@ -145,7 +146,6 @@ class Trace:
         finally:
             with self._lock:
                 self._watchers = [one for one in self._watchers if one is not watcher]
-                self.on = bool(self._watchers) or self._file is not None
 
     def _header(self) -> str:
         return json.dumps({"trace": TRACE_VERSION, **self._about()})
