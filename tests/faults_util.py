@@ -8,9 +8,11 @@ import contextlib
 import fcntl
 import json
 import os
+import queue
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -197,7 +199,8 @@ class Inherited:
         self.address = node.base / f"notify-{time.monotonic_ns()}"
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(self.address))
-        self.notify.settimeout(10)
+        self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
         fd = listener.fileno()
         command = [sys.executable, "-m", "pve_pybridge", "serve", str(plugin), *options]
         self.process = subprocess.Popen(
@@ -220,12 +223,23 @@ class Inherited:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.communicate()
+        self.notify.shutdown(socket.SHUT_RD)
         self.notify.close()
+
+    def _listen(self) -> None:
+        """Read at once, as systemd does: a server waits while ten things lie there unread."""
+        while said := self.notify.recv(100):
+            self._said.put(said.decode())
+
+    def said(self) -> str:
+        """The next thing it said."""
+        return self._said.get(timeout=10)
 
     def state(self) -> str:
         """The next thing it said, the watchdog aside."""
-        while (state := self.notify.recv(100).decode()) == "WATCHDOG=1":
-            pass
+        ends = time.monotonic() + 10
+        while (state := self.said()) == "WATCHDOG=1":
+            assert time.monotonic() < ends, "it only feeds the watchdog"
         return state
 
     def end(self) -> tuple[int, str]:

@@ -225,7 +225,7 @@ def test_drain_and_successor(node: Node, listener: socket.socket) -> None:
     """TERM: the running call is answered, new callers wait for the next process, none fails."""
     with Inherited(node, listener) as first:
         assert first.state().startswith("READY=1")
-        assert first.notify.recv(100) == b"WATCHDOG=1"
+        assert first.said() == "WATCHDOG=1"
         idle = node.session()
         with idle, start_call(node, 1.5) as running, node.session() as fresh:
             path = "return PVE::Storage::Custom::PyBridge::faulty->path({}, 'vm-1-a', 's');"
