@@ -8,6 +8,7 @@ And one that can't serve at all tells those who wait for it.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -55,6 +56,12 @@ def succeeded(first: Inherited) -> Iterator[int]:
     finally:
         os.kill(pid, signal.SIGTERM)
         wait_gone(pid)
+
+
+def signal_another_thread(pid: int, signum: int) -> None:
+    """What the kernel does now and then with a signal for a process some of whose threads work."""
+    others = [int(tid) for tid in os.listdir(f"/proc/{pid}/task") if tid != str(pid)]
+    assert ctypes.CDLL(None).tgkill(pid, others[0], signum) == 0
 
 
 def wait_gone(pid: int) -> None:
@@ -109,6 +116,19 @@ def test_busy_callers_notice_nothing(node: Node, listener: socket.socket) -> Non
                 caller.join()
     assert len(answers) >= enough
     assert set(answers) == {"/dev/vm-1-a"}
+
+
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_that_another_thread_gets(
+    node: Node, listener: socket.socket, signum: signal.Signals
+) -> None:
+    """Callers stay connected, so nothing else wakes the thread that runs Python's handlers."""
+    with Inherited(node, listener) as first, node.session() as perl:
+        main_pid(first.state())
+        assert perl.run(PATH).ok() == "/dev/vm-1-a"
+        signal_another_thread(first.process.pid, signum)
+        with succeeded(first) if signum == signal.SIGHUP else contextlib.nullcontext():
+            assert first.process.wait(10) == 0
 
 
 def test_a_successor_that_cannot_start_changes_nothing(

@@ -12,6 +12,7 @@ import logging
 import os
 import resource
 import select
+import signal
 import socket
 import threading
 import time
@@ -48,23 +49,26 @@ class Server:
         self._inflight = Inflight()
         self._listener = listener
         self._connections: set[Connection] = set()
-        self._stop = os.eventfd(0)
+        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.closing = False
 
     def serve_forever(self) -> None:
-        """Accept and serve; returns after ``close``."""
+        """Accept and serve, in the main thread; returns after ``close``."""
+        # The kernel may give a signal to any thread, as to one that is starting a process.  That
+        # interrupts no poll() of ours: Python's handler would wait for the next caller.
+        signal.set_wakeup_fd(self._wake)
         threading.stack_size(_STACK_BYTES)
         _allow_descriptors()
         self.watcher.start()
         self._listener.setblocking(False)  # another process may take what poll announced
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
-        poll.register(self._stop, select.POLLIN)
-        while True:
+        poll.register(self._woken, select.POLLIN)
+        while not self.closing:
             ready = [fd for fd, _ in poll.poll()]
-            if self._stop in ready:
-                self._listener.setblocking(True)
-                return
+            if self._woken in ready:
+                os.read(self._woken, 512)
+                continue
             try:
                 peer, _ = self._listener.accept()
             except BlockingIOError:
@@ -75,6 +79,7 @@ class Server:
                 continue
             peer.setblocking(True)
             self._adopt(Connection(self, peer))
+        self._listener.setblocking(True)
 
     def _adopt(self, connection: Connection) -> None:
         if len(self._connections) >= MAX_CONNECTIONS:
@@ -92,7 +97,7 @@ class Server:
     def close(self) -> None:
         """Stop accepting; safe in a signal handler.  The listening socket may be systemd's."""
         self.closing = True
-        os.eventfd_write(self._stop, 1)
+        os.write(self._wake, b"\0")
 
     def drain(self, seconds: float) -> bool:
         """After ``close``: let running calls finish, for at most *seconds*; then cancel the rest.
