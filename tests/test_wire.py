@@ -130,7 +130,7 @@ MALFORMED = [
     (msgpack.packb(["call", 1, 5, "p", {}, {}, {}]), "call frame: 'method' is int"),
     (msgpack.packb(["call", 1, "path", None, {}, {}, {}]), "call frame: 'storeid' is NoneType"),
     (msgpack.packb(["call", 1, "path", "p", [], {}, {}]), "call frame: 'scfg' is list"),
-    (msgpack.packb(["call", 1, "path", "p", {}, [], {}]), "call frame: 'args' is list"),
+    (msgpack.packb(["call", 1, "path", "p", {}, "x", {}]), "call frame: 'args' is str"),
     (msgpack.packb(["call", 1, "path", "p", {}, {}, 1.5]), "call frame: 'meta' is float"),
     (msgpack.packb(["result", 1, None, None]), "result frame: 'extra' is NoneType"),
     (msgpack.packb(["error", 1, "text"]), "error frame: 'error' is str"),
@@ -194,8 +194,8 @@ def test_welcome_says_who_it_is(probe: Probe) -> None:
     with Client(probe.server.socket, hello=None) as client:
         client.send("hello", {**HELLO, "surplus": [1]}, "surplus")
         kind, fields = client.receive()
-        about = {"wire": 1, "table": 1, "version": __version__, "type": "probe", "then": 1}
-        about["pid"] = probe.server.process.pid
+        about = {"wire": 1, "table": 1, "version": __version__, "type": "probe"}
+        about |= {"pid": probe.server.process.pid, "then": 1, "short": 1}
         assert (kind, fields["about"]) == ("welcome", about)
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgpack
+from msgpack import unpackb
 
 from .coerce import text
 from .errors import ProtocolError
@@ -46,9 +47,9 @@ TYPES: Final[dict[str, tuple[type, ...]]] = {
     "storeid": (bytes, str),
     "level": (bytes, str),
     "message": (bytes, str),
-    "scfg": (dict, type(None)),
-    "args": (dict,),
-    "meta": (dict,),
+    "scfg": (dict, bytes, type(None)),
+    "args": (dict, list),
+    "meta": (dict, int, type(None)),
     "extra": (dict,),
     "error": (dict,),
     "value": (object,),
@@ -60,6 +61,10 @@ _KINDS: Final = {
     for spelt in (kind, kind.encode())
 }
 """Kind as it may be spelt → itself, the types of a message, how long that is."""
+_USUAL: Final = frozenset(
+    (bytes, int, bytes, bytes, bytes, list, meta) for meta in (int, type(None), dict)
+)
+"""Types of a call in its short form; one look at all of them says what the loop would say."""
 _KEPT: Final = 1 << 18
 """Bytes of a frame, after a longer one its packer's memory is given back."""
 
@@ -86,12 +91,27 @@ def encode(kind: str, *values: object) -> bytes:
     return frame
 
 
+_NOTHING: Final = [encode("result", number, None, {}) for number in range(128)]
+
+
+def result(number: int, value: object, extra: Mapping[str, object]) -> bytes:
+    """The frame of a call's answer; that of what only changes something is there already."""
+    if value is None and not extra and 0 <= number < len(_NOTHING):
+        return _NOTHING[number]
+    return encode("result", number, value, extra)
+
+
 def decode_length(header: bytes) -> int:
     """Payload length from a frame's first four bytes; ProtocolError when it is over the limit."""
     (length,) = HEADER.unpack(header)
     if length > MAX_FRAME:
-        raise ProtocolError(f"frame of {length} bytes exceeds the limit of {MAX_FRAME}")
+        raise too_long(length)
     return int(length)
+
+
+def too_long(length: int) -> ProtocolError:
+    """What to say of such a frame."""
+    return ProtocolError(f"frame of {length} bytes exceeds the limit of {MAX_FRAME}")
 
 
 def decode(payload: bytes) -> list[Any]:
@@ -100,10 +120,14 @@ def decode(payload: bytes) -> list[Any]:
     ProtocolError says what is wrong with any other payload.
     """
     try:
-        message = msgpack.unpackb(payload, raw=False, unicode_errors="surrogateescape")
+        message = unpackb(payload, raw=False, unicode_errors="surrogateescape")
     except (ValueError, msgpack.exceptions.UnpackException) as err:
-        raise ProtocolError(f"frame is no msgpack: {str(err) or type(err).__name__}") from None
+        raise _no_msgpack("frame", err) from None
     try:
+        if tuple(map(type, message)) in _USUAL and message[0] == b"call":
+            message[0] = "call"
+            usual: list[Any] = message
+            return usual
         kind, types, length = _KINDS[message[0]]
     except (TypeError, LookupError):
         raise ProtocolError(_flaw_of_kind(message)) from None
@@ -113,6 +137,18 @@ def decode(payload: bytes) -> list[Any]:
     del message[length:]
     found: list[Any] = message
     return found
+
+
+def unpack(data: bytes, what: str) -> Any:
+    """Whatever *data* holds; ProtocolError when *what* is no msgpack."""
+    try:
+        return unpackb(data, raw=False, unicode_errors="surrogateescape")
+    except (ValueError, msgpack.exceptions.UnpackException) as err:
+        raise _no_msgpack(what, err) from None
+
+
+def _no_msgpack(what: str, err: Exception) -> ProtocolError:
+    return ProtocolError(f"{what} is no msgpack: {str(err) or type(err).__name__}")
 
 
 def named(message: Sequence[Any]) -> dict[str, Any]:

@@ -18,11 +18,16 @@ from .errors import StorageError
 def text(value: object) -> str:
     """A wire string as Python text; bytes that are no UTF-8 survive as surrogates."""
     if type(value) is bytes:
-        return value.decode("utf-8", "surrogateescape")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value.decode("utf-8", "surrogateescape")
     if isinstance(value, str):
         return value
-    if isinstance(value, bool | int | float):
-        return str(int(value)) if isinstance(value, bool) else str(value)
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, float):
+        return f"{value:.15g}"  # as Perl spells it
     raise ValueError(f"must be a string, not {_kind(value)}")
 
 
@@ -68,19 +73,20 @@ def _map(value: dict[object, object]) -> dict[str, Any]:
     # A loop: in Python 3.11 a comprehension is a call, which takes as long as a map of two.
     found: dict[str, Any] = {}
     for key, item in value.items():
-        name = str(key, "utf-8", "surrogateescape") if type(key) is bytes else text(key)
-        if type(item) is int:
-            found[name] = item
-        elif type(item) is bytes:
-            found[name] = str(item, "utf-8", "surrogateescape")
-        elif type(item) in _NESTED:
-            found[name] = plain(item)
-        else:
-            found[name] = item
+        found[_names.get(key) or _name(key)] = item if item.__class__ is int else plain(item)
     return found
 
 
-_NESTED: Final = frozenset({dict, list})
+def _name(key: object) -> str:
+    name = text(key)
+    if type(key) is bytes and len(_names) < _MAX_NAMES:
+        _names[key] = name
+    return name
+
+
+_names: dict[object, str] = {}
+"""Keys that came before, as text: hints and properties come with each call."""
+_MAX_NAMES: Final = 1000
 
 
 def mapping(value: object) -> dict[str, Any]:
@@ -108,10 +114,11 @@ def _integers(value: object) -> dict[str, int]:
 
 def _hints(value: object) -> dict[str, Any]:
     """A map in which Perl's "0" is false and "1" true, as in its integers (V9)."""
-    given = mapping(value)
-    for key, item in given.items():
-        if type(item) is str:
-            given[key] = _FLAGS.get(item, item)
+    given = _map(value) if type(value) is dict else mapping(value)
+    if str in map(type, given.values()):
+        for key, item in given.items():
+            if type(item) is str:
+                given[key] = _FLAGS.get(item, item)
     return given
 
 

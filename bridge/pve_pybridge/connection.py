@@ -9,7 +9,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from . import codec
@@ -17,12 +18,13 @@ from .callers import Callers
 from .coerce import integer, mapping, strings, text
 from .errors import Cancelled, DeadlineExceeded, ProtocolError
 from .frames import FrameSocket
-from .host import Serves, describe
-from .methods import TABLE_VERSION
+from .host import NOTHING, Extra, Serves, describe
+from .methods import METHODS, TABLE_VERSION, Arguments, named
 from .metrics import Metrics
 from .model import Host as Caller
 from .report import error_of
 from .results import raw
+from .section import Section
 from .storage import Call
 from .trace import MAX_LINES, Trace
 from .version import __version__
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_METHODS: Final = {name.encode(): name for name in METHODS}
+"""A method's name as it comes → as text."""
 MAX_SECTIONS: Final = 256
 """Storages whose sections a connection remembers."""
 
@@ -45,9 +49,10 @@ class Service(Protocol):
     callers: Callers
     trace: Trace
 
-    def call(
-        self, call: Call, storeid: str, scfg: Section, args: Mapping[Any, Any]
-    ) -> tuple[Any, dict[str, object]]:
+    others: frozenset[str]
+    """Methods that are more than a call of the host."""
+
+    def call(self, call: Call, scfg: Section, args: Arguments) -> tuple[Any, Extra]:
         """Run a call: (answer, extra)."""
 
     def last_status(self, storeid: str) -> object:
@@ -57,27 +62,18 @@ class Service(Protocol):
         """The connection ended."""
 
 
-class Section(dict[str, Any]):
-    """A storage's section as text, and the same in one string, to find equal ones."""
-
-    def __init__(self, received: object):
-        super().__init__(mapping(received))
-        self.received = received
-        self.words = repr(sorted(self.items()))
-
-
 class Connection:
     """Serves one accepted socket in a thread of its own."""
 
     def __init__(self, server: Service, sock: socket.socket):
         self.draining = False
         self.watching = False
+        self.takes_parts = False
         self._server = server
         self._frames = FrameSocket(sock)
         self._idle = False
         self._caller = Caller()
-        self._takes_parts = False
-        self._sections: dict[str, Section] = {}
+        self._sections: dict[object, Section] = {}
 
     def fileno(self) -> int:
         """The socket's descriptor, -1 once closed."""
@@ -162,7 +158,7 @@ class Connection:
             command=command,
             task=next((word for word in command.split() if word.startswith("UPID:")), ""),
         )
-        self._takes_parts = bool(about.get("parts"))
+        self.takes_parts = bool(about.get("parts"))
         self._server.callers.note(
             self._caller,
             shim=_field("hello", "shim", integer, about.get("shim") or 0),
@@ -174,6 +170,7 @@ class Connection:
             "version": __version__,
             "type": self._server.host.type,
             "then": 1,
+            "short": 1,
         }
         self._frames.send("welcome", {**welcome, "pid": os.getpid()})
 
@@ -193,121 +190,118 @@ class Connection:
 
     def _one_call(self) -> bool:
         """Receive and answer one call, and what comes with it; False when there is no next one."""
-        message = self._next()
+        self._idle = True  # first: either we see that we drain, or ``drain`` that we are idle
+        if self.draining:
+            self._frames.shut(socket.SHUT_RD)
+        message = self._frames.receive()
+        self._idle = False
         if message[0] == "cancel":
             return True  # its call ended before we read this
         if message[0] != "call":
             raise ProtocolError(f"expected call, got {message[0]}")
         _, number, method, storeid, scfg, args, about = message
-        meta = _field("call", "meta", mapping, about)
+        section = self._sections.get(storeid)
+        if section is None or section.received != scfg:
+            section = self._section(storeid, scfg)
+        if self._frames.hung_up(0):
+            return False  # gave up meanwhile, maybe in the listening socket: nothing must begin
+        name = _METHODS.get(method) or self._other(method)
+        limit = self._server.host.limit(name)
+        running = Running(self, number, name, section.storeid, self._caller, limit)
+        if about.__class__ is int:
+            running.asked = about
+        elif about:
+            return self._run_all(running, section, args, _field("call", "meta", mapping, about))
+        outcome = self._run(running, section, args)
+        if outcome is None:
+            return False
+        self._frames.send_frame(outcome[0])
+        return True
+
+    def _other(self, method: object) -> str:
+        """The name of a method that the table doesn't have, at least not so."""
+        name = text(method)
+        self.watching = name == "_trace"
+        return name
+
+    def _run_all(
+        self, running: Running, section: Section, args: Arguments, meta: dict[str, Any]
+    ) -> bool:
+        """A call that more is said of, and those that came with it; they end with the first no."""
+        running.asked = operation = meta.get("operation")
         alarm, ends = meta.get("remaining"), None
-        if isinstance(alarm, (int, float)):  # a union would be made anew each time
-            ends = time.monotonic() + alarm
-        methods = [text(method)]
-        if "then" in meta:
-            methods += _field("call", "then", strings, meta["then"])
-        frames = b""
-        for name in methods:
-            if self._frames.hung_up():
-                return False  # gave up meanwhile, maybe in the listening socket: nothing must begin
-            running = self._running(number, name, text(storeid), meta, frames)
+        if isinstance(alarm, int | float):
+            ends = running.started + alarm
+        frames, then = b"", _field("call", "then", strings, meta.get("then", []))
+        if meta.get("fd"):  # for the first one
+            running.fd = self._frames.receive_fd()
+        while True:
             if ends is not None:
                 running.hurry(ends)
-            outcome = self._run(running, scfg, args)
+            outcome = self._run(running, section, args)
             if outcome is None:
                 return False
             frame, goes_on = outcome
             frames += frame
-            if not goes_on:
+            if not (goes_on and then):
                 break
-            number += 1
+            if self._frames.hung_up(0):
+                return False
+            name, number = then.pop(0), running.number + 1
+            limit = self._server.host.limit(name)
+            running = Running(self, number, name, section.storeid, self._caller, limit)
+            running.before, running.asked, args = frames, operation, {}
         self._frames.send_frame(frames)
         return True
 
-    def _running(
-        self, number: int, method: str, storeid: str, meta: Mapping[str, Any], before: bytes
-    ) -> Running:
-        """The call that a frame asks for."""
-        self.watching = method == "_trace"
-        limit = self._server.host.limit(method)
-        running = Running(self, number, method, storeid, self._caller, limit, before)
-        running.in_parts = self._takes_parts
-        if meta:
-            running.operation = meta.get("operation")
-            if meta.get("fd") and not before:  # a descriptor is for the first one
-                running.fd = self._frames.receive_fd()
-        return running
-
     def _run(
-        self, running: Running, scfg: object, args: Mapping[Any, Any]
+        self, running: Running, section: Section, args: Arguments
     ) -> tuple[bytes, bool] | None:
         """The frame that answers a call, and whether the next one that came with it shall run.
 
         PVE wouldn't ask further after an error or a no.  None when the watcher has answered.
         """
         server = self._server
-        traced = server.trace.on
-        if traced:
+        if server.trace.sinks:
             running.lines = []
         server.watcher.begin(running)
+        error, value, extra = None, None, NOTHING
         try:
-            frame, outcome = self._answer(running, scfg, args)
-        finally:
-            ours = server.watcher.end(running)
-            if running.fd is not None:
-                os.close(running.fd)
-        failed = "error" in outcome
+            if running.method in server.others:
+                value, extra = server.call(running, section, args)
+            else:
+                value, extra = server.host.call(running, section.storeid, section, args)
+            frame = codec.result(running.number, value, extra)
+        except DeadlineExceeded as err:
+            frame, error = self._late(running), {**describe(err), "message": str(err)}
+        except BaseException as err:  # the thread must answer: a plugin may even raise SystemExit
+            error = error_of(err, running, server.host.type, draining=self.draining)
+            frame = codec.encode("error", running.number, error)
+        ours = server.watcher.end(running)
+        if running.fd is not None:
+            os.close(running.fd)
         if running.method[:1] != "_":  # the bridge's own questions: no calls of the plugin
             seconds = time.monotonic() - running.started
-            server.metrics.count(running.method, seconds, failed=failed)
-            if traced:
-                outcome = outcome if ours else {**outcome, "late": True}
-                server.trace.publish(running, running.storeid, scfg, args, outcome, seconds)
+            server.metrics.count(running.method, seconds, error is not None)
+            if running.lines is not None:
+                outcome = _outcome(running, value, extra, error, ours)
+                given = named(running.method, args)
+                server.trace.publish(
+                    running, running.storeid, dict(section), given, outcome, seconds
+                )
         if not ours:
             while not running.answered:  # closing now would take the answer away
                 time.sleep(0.001)
             return None
-        return frame, not failed and outcome["result"] != 0
+        return frame, error is None and value != 0
 
-    def _next(self) -> list[Any]:
-        """Wait for a frame; only in here the connection counts as idle."""
-        self._idle = True  # first: either we see that we drain, or ``drain`` that we are idle
-        if self.draining:
-            self._frames.shut(socket.SHUT_RD)
-        try:
-            return self._frames.receive()
-        finally:
-            self._idle = False
-
-    def _answer(
-        self, running: Running, scfg: object, args: Mapping[Any, Any]
-    ) -> tuple[bytes, dict[str, Any]]:
-        """The frame that ends a call, whatever happens in it, and what it says."""
-        try:
-            section = self._section(running.storeid, scfg)
-            value, extra = self._server.call(running, running.storeid, section, args)
-            frame = codec.encode("result", running.number, value, extra)
-            if running.rows:
-                value = [*running.rows, *value]
-            return frame, {"result": value, "extra": extra} if extra else {"result": value}
-        except DeadlineExceeded as err:
-            return self._late(running), {"error": {**describe(err), "message": str(err)}}
-        except BaseException as err:  # the thread must answer: a plugin may even raise SystemExit
-            error = error_of(err, running, self._server.host.type, draining=self.draining)
-            return codec.encode("error", running.number, error), {"error": error}
-
-    def _section(self, storeid: str, received: object) -> Section:
-        """A storage's section; the same object as long as the same one is received.
-
-        A caller asks one storage several times.  Comparing is cheaper than converting, and the
-        host knows by the identity that the typed configuration is the same, too.
-        """
-        known = self._sections.get(storeid)
-        if known is None or known.received != received:
-            if len(self._sections) >= MAX_SECTIONS:
-                self._sections.clear()
-            known = self._sections[storeid] = Section(received)
-        return known
+    def _section(self, storeid: object, received: object) -> Section:
+        """The section of a storage, which is new or not what it was."""
+        if len(self._sections) >= MAX_SECTIONS:
+            self._sections.clear()
+        section = _field("call", "scfg", partial(Section, storeid), received)
+        self._sections[storeid] = section
+        return section
 
     def _late(self, running: Running) -> bytes:
         """What a caller gets when the time is up: the last known status, else an error."""
@@ -319,6 +313,18 @@ class Connection:
             f" after {limit:g} s" if limit else ""
         )
         return codec.encode("error", running.number, {"kind": "timeout", "message": message})
+
+
+def _outcome(
+    running: Running, value: Any, extra: Extra, error: dict[str, object] | None, ours: bool
+) -> dict[str, object]:
+    """What a trace says of how a call ended."""
+    if running.rows and error is None:
+        value = [*running.rows, *value]
+    told: dict[str, object] = {"result": value} if error is None else {"error": error}
+    if extra:
+        told["extra"] = extra
+    return told if ours else {**told, "late": True}
 
 
 def _field(frame: str, name: str, convert: Callable[[object], T], value: object) -> T:

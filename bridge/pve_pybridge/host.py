@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from . import manifest, secrets
@@ -20,23 +20,24 @@ from .config import StorageConfig, options_of
 from .errors import (
     KINDS,
     Cancelled,
-    NotSupported,
     ParameterError,
     RollbackBlocked,
     StorageError,
 )
-from .methods import METHODS
+from .methods import METHODS, Arguments
 from .plan import Plan, plan_of
 from .plugin import StoragePlugin, config_class
 from .results import nested
+from .section import Section
 from .storage import Call, Storage
 
 logger = logging.getLogger(__name__)
 
-_MAX_CONFIGS: Final = 1024
-Hook = Callable[
-    [Plan, Storage[Any], dict[str, Any]], tuple[object, dict[str, object]]
-]  # (answer, extra)
+Extra = Mapping[str, object]
+"""What PVE expects in its own structures, beside the answer."""
+NOTHING: Final[Extra] = {}
+_UNKNOWN: Final[tuple[object, Any]] = (None, None)
+Hook = Callable[[Plan, Storage[Any], dict[str, Any]], tuple[object, Extra]]  # (answer, extra)
 
 
 class Serves(Protocol):
@@ -61,8 +62,8 @@ class Serves(Protocol):
         """Methods whose identical calls are answered by one run."""
 
     def call(
-        self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Mapping[str, Any]
-    ) -> tuple[object, dict[str, object]]:
+        self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Arguments
+    ) -> tuple[object, Extra]:
         """Run one method: (answer, extra)."""
 
 
@@ -93,7 +94,6 @@ class Host:
         self._limits = {
             row.name: self.plugin.deadlines.get(row.name, row.limit) for row in METHODS.values()
         }
-        self._configs: dict[str, tuple[Mapping[str, Any], StorageConfig]] = {}
 
     def facts(self) -> Mapping[str, object]:
         """The plugin's manifest."""
@@ -104,21 +104,24 @@ class Host:
         return self._limits.get(method)
 
     def call(
-        self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Mapping[str, Any]
-    ) -> tuple[object, dict[str, object]]:
+        self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Arguments
+    ) -> tuple[object, Extra]:
         """Run one method; returns (answer, extra), both ready for the wire.
 
         *extra* carries what PVE expects in its own structures: ``mutable`` changes of a hook's
         hash, also ``blockers`` by way of RollbackBlocked.  Undoes on failure, then re-raises.
         """
         plan = self._plans.get(call.method) or self._plan_of(call.method)
-        storage = Storage(storeid, self.type, self._typed(storeid, scfg), scfg, call)
-        kwargs = plan.keywords(args, storage)
+        owner, config = scfg.typed if scfg.__class__ is Section else _UNKNOWN
+        if owner is not self:
+            config = self._typed(storeid, scfg)
+        storage = Storage(storeid, self.type, config, scfg, call)
+        values = plan.values(args, storage)
         if self._parallel:
-            value, extra = self._run(plan, storage, kwargs)
+            value, extra = self._run(plan, storage, values)
         else:
             with self._queue(storage):
-                value, extra = self._run(plan, storage, kwargs)
+                value, extra = self._run(plan, storage, values)
         if plan.in_parts:  # here: a slow reader mustn't keep others from their turn
             value = plan.answer(value, storage)
         return value, extra
@@ -129,29 +132,25 @@ class Host:
         return self._plans.setdefault(method, plan_of(self.plugin, method))
 
     def _typed(self, storeid: str, scfg: Mapping[str, Any]) -> StorageConfig:
-        """The typed section; frozen, so that calls with the same section can share it."""
-        known = self._configs.get(storeid)
-        if known is None or known[0] is not scfg:
-            if len(self._configs) >= _MAX_CONFIGS:
-                self._configs.clear()
-            known = self._configs[storeid] = (
-                scfg,
-                self._config.from_scfg(storeid, self.type, scfg),
-            )
-        return known[1]
+        """The typed section; frozen, so that all calls that come with the section share it."""
+        config = self._config.from_scfg(storeid, self.type, scfg)
+        if isinstance(scfg, Section):
+            scfg.typed = (self, config)
+        return config
 
-    def _run(
-        self, plan: Plan, storage: Storage[Any], kwargs: dict[str, Any]
-    ) -> tuple[object, dict[str, object]]:
-        call = storage.call
+    def _run(self, plan: Plan, storage: Storage[Any], values: list[Any]) -> tuple[object, Extra]:
+        call, extra = storage.call, NOTHING
         try:
             if call.method in self._hooks:
+                kwargs = dict(zip(plan.names, values, strict=True))
                 value, extra = self._hooks[call.method](plan, storage, kwargs)
             else:
-                value, extra = self._invoke(plan, storage, kwargs), {}
+                value = plan.invoke(storage, values)
+                if value is not None and hasattr(value, "__await__"):
+                    value = _awaited(value)
             if not plan.in_parts:
                 value = plan.answer(value, storage)
-            if call.cancelled.is_set():
+            if call.flag is not None and call.flag.is_set():
                 raise Cancelled  # whatever was made, nobody would know of it
         except BaseException:
             call.undo()
@@ -162,7 +161,7 @@ class Host:
 
     def _on_add(
         self, plan: Plan, storage: Storage[Any], kwargs: dict[str, Any]
-    ) -> tuple[object, dict[str, object]]:
+    ) -> tuple[object, Extra]:
         """A failing hook must leave no secret behind: PVE doesn't call on_delete_hook then."""
         self._store(storage, {k: v for k, v in kwargs["sensitive"].items() if v is not None})
         kwargs["scfg"] = dict(storage.scfg)
@@ -170,7 +169,7 @@ class Host:
 
     def _on_update(
         self, plan: Plan, storage: Storage[Any], kwargs: dict[str, Any]
-    ) -> tuple[object, dict[str, object]]:
+    ) -> tuple[object, Extra]:
         """Both hook shapes of PVE end in the one method of the SDK (contract section 6)."""
         self._store(storage, kwargs["sensitive"])
         kwargs.setdefault("delete", None)
@@ -178,8 +177,8 @@ class Host:
 
     def _on_delete(
         self, plan: Plan, storage: Storage[Any], kwargs: dict[str, Any]
-    ) -> tuple[object, dict[str, object]]:
-        value = self._invoke(plan, storage, kwargs) if plan.implemented else None
+    ) -> tuple[object, Extra]:
+        value = self._invoke(plan, storage, ()) if plan.implemented else None
         secrets.remove_all(storage.storeid, self.secrets)
         return value, {}
 
@@ -190,13 +189,13 @@ class Host:
 
     def _mutating(
         self, plan: Plan, storage: Storage[Any], kwargs: dict[str, Any], name: str
-    ) -> tuple[object, dict[str, object]]:
+    ) -> tuple[object, Extra]:
         """Run a hook and report what it changed in the hash called *name*."""
         if not plan.implemented:
             return None, {}
         changed = kwargs[name]
         before = dict(changed)
-        value = self._invoke(plan, storage, kwargs)
+        value = self._invoke(plan, storage, [kwargs[each] for each in plan.names])
         put = {key: item for key, item in changed.items() if before.get(key, before) != item}
         drop = [key for key in before if key not in changed]
         if not put and not drop:
@@ -205,17 +204,9 @@ class Host:
 
     # --- running the method --------------------------------------------------------------------
 
-    def _invoke(self, plan: Plan, storage: Storage[Any], kwargs: dict[str, Any]) -> object:
-        if not plan.implemented:
-            raise NotSupported(f"storage type '{self.type}' does not support {plan.row.name}")
-        if plan.accepted is not None:
-            kwargs = {name: value for name, value in kwargs.items() if name in plan.accepted}
-        value = plan.method(storage, **kwargs)
-        if hasattr(value, "__await__"):
-            import asyncio  # noqa: PLC0415  50 ms and 5 MiB for the few that are async
-
-            value = asyncio.run(_await(value))
-        return value
+    def _invoke(self, plan: Plan, storage: Storage[Any], values: Sequence[Any]) -> object:
+        value = plan.invoke(storage, values)
+        return _awaited(value) if hasattr(value, "__await__") else value
 
     @contextlib.contextmanager
     def _queue(self, storage: Storage[Any]) -> Iterator[None]:
@@ -229,8 +220,13 @@ class Host:
             lock.release()
 
 
-async def _await(value: Any) -> object:
-    return await value
+def _awaited(value: Any) -> object:
+    import asyncio  # noqa: PLC0415  50 ms and 5 MiB for the few that are async
+
+    async def wait() -> object:
+        return await value
+
+    return asyncio.run(wait())
 
 
 def describe(err: BaseException) -> dict[str, object]:

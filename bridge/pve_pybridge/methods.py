@@ -18,9 +18,10 @@ the answer and are written into the caller's own structure, ``slurpy`` collects 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 TABLE_VERSION: Final = 1
 """Version of this table; rows and trailing arguments are only ever added."""
@@ -30,6 +31,9 @@ DEADLINES: Final[dict[str, float | None]] = {"pure": 5, "query": 60, "control": 
 
 LIMITS: Final[dict[str, float]] = {"status": 3, "check_connection": 3, "activate_storage": 10}
 """Methods that pvestatd calls every ten seconds for one storage after the other (C-036, C-037)."""
+
+Arguments = Mapping[Any, Any] | list[Any]
+"""The arguments of a call as they came: by name, or in the order of the method's row."""
 
 LOCAL_TYPES: Final = frozenset({"storeid", "scfg", "cache", "fd", "logfunc", "blockers", "code"})
 """Argument types that never appear in a call's argument map."""
@@ -46,7 +50,7 @@ class Arg:
 
     @property
     def on_wire(self) -> bool:
-        """Whether the argument is a key of the call's argument map."""
+        """Whether a call carries the argument as such."""
         return self.type not in LOCAL_TYPES
 
 
@@ -70,6 +74,11 @@ class Method:
     """``scalar``: one value | ``first``: list, its first element in scalar context | ``list``."""
     result: str
     args: tuple[Arg, ...]
+
+    @property
+    def wire_args(self) -> tuple[Arg, ...]:
+        """The arguments that a call carries as such: with their names, or in this order."""
+        return tuple(arg for arg in self.args if arg.on_wire and arg.name != "scfg")
 
     @property
     def limit(self) -> float | None:
@@ -204,3 +213,12 @@ METHODS: Final[dict[str, Method]] = {
     )
 }
 """Method name → row, in the table's order."""
+
+
+def named(method: str, args: Arguments) -> Mapping[Any, Any]:
+    """The arguments of a call by their names, however they came."""
+    if not isinstance(args, list):
+        return args
+    row = METHODS.get(method)
+    names = [arg.name for arg in row.wire_args] if row else map(str, range(len(args)))
+    return {name: value for name, value in zip(names, args, strict=False) if value is not None}

@@ -53,7 +53,7 @@ class Metrics:
         self._asked: dict[str, float] = {}
         self._answered: dict[str, float] = {}
 
-    def count(self, method: str, seconds: float, *, failed: bool) -> None:
+    def count(self, method: str, seconds: float, failed: bool) -> None:
         """One finished call."""
         entry = self._methods.get(method) or self._methods.setdefault(method, _Method())
         entry.new.append(seconds)

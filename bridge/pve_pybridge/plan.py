@@ -10,15 +10,15 @@ how its answer becomes PVE's.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NoReturn
 
 from . import advice
 from .coerce import ARGUMENTS, FILLED
-from .errors import StorageError
-from .methods import METHODS, Arg, Method
+from .errors import NotSupported, StorageError
+from .methods import METHODS, Arg, Arguments, Method
 from .model import Cleanup, Hints
 from .plugin import StoragePlugin, implemented
 from .results import RESULTS, RESULTS_OF_STORAGE, nested, raw, volumes
@@ -28,6 +28,9 @@ Encoder = Callable[[Any, Storage[Any]], object]
 
 _MAYBE_NONE: Final = frozenset({"map_volume", "volume_import"})
 """Methods that may leave the name they are asked for to PVE."""
+
+_NOT_CARRIED: Final = frozenset({("fh", "fd"), ("scfg", "mutable")})
+"""What a method takes and a call doesn't carry as an argument: one at most."""
 
 
 class WrongAnswer(TypeError):
@@ -39,38 +42,55 @@ class Plan:
     """One method of one plugin."""
 
     row: Method
-    method: Any
     implemented: bool
-    arguments: tuple[tuple[bytes, str, Callable[[object], Any], Callable[[], Any]], ...]
-    """Name as Perl sends it and as it is, conversion, and what it is when it didn't come."""
-    descriptors: tuple[str, ...]
-    """Arguments that came as the call's descriptor."""
-    accepted: frozenset[str] | None
-    """Arguments the method takes when there are others, as it was written for an older table."""
+    names: tuple[str, ...]
+    """The method's arguments, in the order in which ``values`` returns them."""
+    arguments: tuple[tuple[Callable[[object], Any], Callable[[], Any]], ...]
+    """How those that a call carries become Python's, and what they are when they didn't come."""
+    convert: Callable[[Any], list[Any]]
+    """All of them at once, if they are as they should be."""
+    hints: int | None
+    volname: int | None
+    """Places of arguments that the call itself has to do with."""
+    invoke: Callable[[Storage[Any], Sequence[Any]], Any]
+    """Calls the method with what ``values`` returned."""
     in_parts: bool
     """Whether the answer may be long, and is sent while it is made."""
     encode: Encoder
     """The answer in PVE's form; TypeError or ValueError says what is wrong with it."""
 
-    def keywords(self, args: Mapping[Any, Any], storage: Storage[Any]) -> dict[str, Any]:
-        """The keyword arguments of a call, typed by its row; StorageError names a wrong one."""
-        kwargs: dict[str, Any] = {}
-        name = ""
+    def values(self, args: Arguments, storage: Storage[Any]) -> list[Any]:
+        """The arguments of a call, typed by its row; StorageError names a wrong one."""
         try:
-            for key, name, convert, instead in self.arguments:
-                value = args.get(key)
-                if value is None:
-                    value = args.get(name)
-                kwargs[name] = instead() if value is None else convert(value)
+            values = self.convert(args)
+        except (ValueError, LookupError):  # by name, too few, or wrong
+            values = self._one_by_one(args if isinstance(args, list) else self._ordered(args))
+        call = storage.call
+        if self.hints is not None:
+            values[self.hints] = Hints(values[self.hints], call.host)
+        if self.volname is not None:
+            call.volname = values[self.volname]
+        if len(self.names) > len(values):
+            values.append(call.fd)  # None where the host puts the section
+        return values
+
+    def _one_by_one(self, given: list[Any]) -> list[Any]:
+        if len(given) < len(self.arguments):
+            given = [*given, *[None] * (len(self.arguments) - len(given))]
+        values: list[Any] = []
+        try:
+            # how many there are is the row's affair: a newer caller may send more
+            for value, (convert, instead) in zip(given, self.arguments):  # noqa: B905
+                values.append(instead() if value is None else convert(value))
         except ValueError as err:
+            name = self.names[len(values)]
             raise StorageError(f"{self.row.name}: argument '{name}' {err}") from None
-        for name in self.descriptors:
-            kwargs[name] = storage.call.fd
-        if "hints" in kwargs:
-            kwargs["hints"] = Hints(kwargs["hints"], storage.call.host)
-        if "volname" in kwargs:
-            storage.call.volname = kwargs["volname"]
-        return kwargs
+        return values
+
+    def _ordered(self, args: Mapping[Any, Any]) -> list[Any]:
+        """Perl's strings are bytes, as keys, too."""
+        names = self.names[: len(self.arguments)]
+        return [args.get(name.encode(), args.get(name)) for name in names]
 
     def answer(self, value: object, storage: Storage[Any]) -> object:
         """The answer for the wire; WrongAnswer says what PVE would have done with it."""
@@ -84,20 +104,53 @@ def plan_of(plugin: StoragePlugin[Any], name: str) -> Plan:
     """The plan of a method of the table; KeyError for any other name."""
     row = METHODS[name]
     method = getattr(plugin, name, None)  # on_update_hook: the SDK has only the newer form
-    wire = [arg for arg in row.args if arg.on_wire and arg.name != "scfg"]
-    descriptors = tuple(arg.name for arg in row.args if arg.type == "fd")
+    wire = [arg.name for arg in row.wire_args]
+    others = [arg.name for arg in row.args if (arg.name, arg.type) in _NOT_CARRIED]
     return Plan(
         row=row,
-        method=method,
         implemented=implemented(type(plugin), name),
-        arguments=tuple(
-            (arg.name.encode(), arg.name, ARGUMENTS[arg.type], _instead(name, arg)) for arg in wire
-        ),
-        descriptors=descriptors,
-        accepted=_accepted(row, method) if method else None,
+        names=(*wire, *others),
+        arguments=tuple((ARGUMENTS[arg.type], _instead(name, arg)) for arg in row.wire_args),
+        convert=_converting(row),
+        hints=wire.index("hints") if "hints" in wire else None,
+        volname=wire.index("volname") if "volname" in wire else None,
+        invoke=_invoking(method, (*wire, *others))
+        if implemented(type(plugin), name)
+        else partial(_not_supported, plugin.type, name),
         in_parts=row.result == "volumes",
         encode=_encoder(plugin, row),
     )
+
+
+def _converting(row: Method) -> Callable[[Any], list[Any]]:
+    """All arguments of a call, compiled as ``_invoking`` is: a third of what a loop takes."""
+    items = [
+        f"None if args[{i}] is None else convert{i}(args[{i}])"
+        if arg.optional and arg.type not in FILLED
+        else f"convert{i}(args[{i}])"
+        for i, arg in enumerate(row.wire_args)
+    ]
+    known = {f"convert{i}": ARGUMENTS[arg.type] for i, arg in enumerate(row.wire_args)}
+    compiled: Callable[[Any], list[Any]] = eval(f"lambda args: [{', '.join(items)}]", known)
+    return compiled
+
+
+def _invoking(method: Any, names: Sequence[str]) -> Callable[[Storage[Any], Sequence[Any]], Any]:
+    """Calls *method* with values by these names, or with those it takes.
+
+    It may have been written for an older table.  The call is compiled, as if it stood in a file: a
+    map of keywords made for each call takes three times the instructions.
+    """
+    parameters = inspect.signature(method).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    pairs = [f"{n}=values[{i}]" for i, n in enumerate(names) if takes_all or n in parameters]
+    call = f"lambda storage, values: method({', '.join(['storage', *pairs])})"
+    compiled: Callable[[Storage[Any], Sequence[Any]], Any] = eval(call, {"method": method})
+    return compiled
+
+
+def _not_supported(type_: str, method: str, *values: object) -> NoReturn:
+    raise NotSupported(f"storage type '{type_}' does not support {method}")
 
 
 def _instead(method: str, arg: Arg) -> Callable[[], Any]:
@@ -116,17 +169,11 @@ def _refuse(message: str) -> NoReturn:
     raise StorageError(message)
 
 
-def _accepted(row: Method, method: Callable[..., Any]) -> frozenset[str] | None:
-    parameters = inspect.signature(method).parameters
-    known = frozenset(parameters)
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return None
-    return None if known >= {arg.name for arg in row.args if arg.on_wire} else known
-
-
 def _encoder(plugin: StoragePlugin[Any], row: Method) -> Encoder:
     if row.result == "path":
         return _path_of(plugin)
+    if row.result == "none":
+        return lambda value, storage: None
     if row.result == "cleanup":
         return lambda value, storage: _cleanup(value)
     if row.result == "volumes":

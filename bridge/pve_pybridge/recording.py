@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from .errors import ParameterError, RollbackBlocked, StorageError
-from .methods import METHODS
+from .host import Extra
+from .methods import METHODS, Arguments, named
 from .results import nested
 from .storage import Call
 from .trace import HIDDEN, TRACE_VERSION
@@ -112,10 +113,10 @@ class Recorded:
         return None
 
     def call(
-        self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Mapping[str, Any]
-    ) -> tuple[object, dict[str, object]]:
+        self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Arguments
+    ) -> tuple[object, Extra]:
         """The recorded answer or error, with its log lines."""
-        key = _key(call.method, storeid, args)
+        key = _key(call.method, storeid, named(call.method, args))
         with self._lock:
             known = self._answers.get(key)
             if not known and call.method == "activate_storage":

@@ -23,8 +23,9 @@ from typing import Any
 
 from . import manifest, units
 from .errors import StorageError, one_line
-from .host import Host
+from .host import Extra, Host
 from .loader import load
+from .methods import Arguments
 from .plugin import StoragePlugin
 from .storage import Call
 
@@ -78,8 +79,8 @@ class Reloading:
         return self._host.shared
 
     def call(
-        self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Mapping[str, Any]
-    ) -> tuple[object, dict[str, object]]:
+        self, call: Call, storeid: str, scfg: Mapping[str, Any], args: Arguments
+    ) -> tuple[object, Extra]:
         """Run one method."""
         return self._host.call(call, storeid, scfg, args)
 

@@ -16,16 +16,17 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from .callers import Callers
-from .connection import Connection, Section
-from .host import Serves
+from .connection import Connection
+from .host import Extra, Serves
 from .inflight import Inflight
+from .methods import Arguments
 from .metrics import Metrics
+from .section import Section
 from .storage import Call
 from .trace import Trace
 from .version import __version__
@@ -42,6 +43,7 @@ class Server:
 
     def __init__(self, host: Serves, listener: socket.socket, trace: Path | None = None):
         self.host = host
+        self.others = host.shared | {"_stats", "_trace"}
         self.trace = Trace(host.type, self._about, lambda: host.secrets, trace)
         self.watcher = Watcher()
         self.metrics = Metrics()
@@ -131,23 +133,18 @@ class Server:
 
     # --- calls ---------------------------------------------------------------------------------
 
-    def call(
-        self, call: Call, storeid: str, scfg: Section, args: Mapping[Any, Any]
-    ) -> tuple[Any, dict[str, object]]:
-        """Run a call; identical queries share one run."""
-        if call.method in self.host.shared:
-            return self._share(call, storeid, scfg, args)
+    def call(self, call: Call, scfg: Section, args: Arguments) -> tuple[Any, Extra]:
+        """Run one of ``others``; identical queries share one run."""
         if call.method == "_stats":
             return self.stats(), {}
         if call.method == "_trace":
-            self.trace.watch(call, storeid)
+            self.trace.watch(call, scfg.storeid)
             return None, {}
-        return self.host.call(call, storeid, scfg, args)
+        return self._share(call, scfg, args)
 
-    def _share(
-        self, call: Call, storeid: str, scfg: Section, args: Mapping[Any, Any]
-    ) -> tuple[Any, dict[str, object]]:
-        key = (call.method, storeid, scfg.words, tuple(sorted(map(repr, args.items()))))
+    def _share(self, call: Call, scfg: Section, args: Arguments) -> tuple[Any, Extra]:
+        storeid = scfg.storeid
+        key = (call.method, storeid, scfg.words, repr(args))
         by_pve = call.method == "status" and call.host.apiver > 0  # not doctor's own questions
         if by_pve:
             self.metrics.status(storeid, good=False)

@@ -83,8 +83,8 @@ class Call:
     """Same for all calls of one PVE operation (PVE's ``$cache``); None when PVE gave none."""
     deadline: float | None = None
     """``time.monotonic()`` when the time is up, or None."""
-    cancelled: Flag
-    """Set when the caller went away."""
+    flag: Flag | None = None
+    """``cancelled``, once somebody has asked for it."""
     waiting: int = 0
     """How many others wait for the outcome, so that it goes on without its caller."""
     volname: str = ""
@@ -116,7 +116,21 @@ class Call:
         self.lines = lines
         self.secrets = secrets
         self.fd = fd
-        self.cancelled = Flag()
+
+    @property
+    def cancelled(self) -> Flag:
+        """Set when the caller went away; made when somebody asks, most calls end before."""
+        if self.flag is None:
+            self.__dict__.setdefault(
+                "flag", Flag()
+            )  # whoever else asks at this moment gets it, too
+        flag: Flag = self.__dict__["flag"]
+        return flag
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the caller went away."""
+        return self.flag is not None and self.flag.is_set()
 
     def emit(self, level: str, line: str) -> None:
         """Pass on one line of what is logged during the call."""
@@ -150,7 +164,7 @@ class Call:
             if time.monotonic() > self.undo_until:
                 raise DeadlineExceeded(f"{self.method}: no time left to clean up")
             return
-        if self.cancelled.is_set():
+        if self.is_cancelled:
             raise Cancelled
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise DeadlineExceeded(f"{self.method}: time is up")

@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import quote, quote_plus
 
 from .coerce import mapping, plain
@@ -40,6 +40,34 @@ HIDDEN: Final = "***"
 SHORTEST: Final = 3
 """Shorter secrets are hidden where they stand by themselves, not in the midst of other text."""
 _LARGE: Final = ("result", "log", "args", "scfg")
+
+
+class Sink(Protocol):
+    """What takes records."""
+
+    def offer(self, storeid: str, line: str) -> None:
+        """Take one; never waits."""
+
+
+class _File:
+    """The records of all storages, in a file."""
+
+    def __init__(self, path: Path):
+        try:
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as err:
+            raise StorageError(f"can't write the trace to {path}: {err.strerror}") from None
+        self._lock = threading.Lock()
+
+    def offer(self, storeid: str, line: str) -> None:
+        """Write it."""
+        with self._lock:
+            self._file.write(line + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """No more of them."""
+        self._file.close()
 
 
 class _Watcher:
@@ -91,24 +119,21 @@ class Trace:
         self._type = type_
         self._about = about
         self._hidden = hidden
-        self._watchers: list[_Watcher] = []
         self._lock = threading.Lock()
-        self._file = _opened(file) if file else None
+        self._file = _File(file) if file else None
+        self.sinks: tuple[Sink, ...] = ()
+        """Who wants records now."""
         self.closed = False
         if self._file:
-            self._write(self._header())
+            self._file.offer("", self._header())
+            self.sinks = (self._file,)
 
     def close(self) -> None:
         """No more records; who watches is let go."""
         self.closed = True
         if self._file:
+            self._remove(self._file)
             self._file.close()
-            self._file = None
-
-    @property
-    def on(self) -> bool:
-        """Whether anybody wants records."""
-        return bool(self._watchers) or self._file is not None
 
     def publish(
         self,
@@ -122,10 +147,8 @@ class Trace:
         """Tell of a finished call; whatever goes wrong here is no concern of its caller."""
         try:
             line = encode(self._record(call, storeid, scfg, args, outcome, seconds))
-            if self._file:
-                self._write(line)
-            for watcher in self._watchers:
-                watcher.offer(storeid, line)
+            for sink in self.sinks:
+                sink.offer(storeid, line)
         except Exception:
             logger.exception("can't trace %s", call.method)
 
@@ -133,9 +156,9 @@ class Trace:
         """Serve one watcher with records of *storeid* ('' for all) until it goes away."""
         watcher = _Watcher(storeid)
         with self._lock:
-            if len(self._watchers) >= MAX_WATCHERS:
+            if sum(isinstance(one, _Watcher) for one in self.sinks) >= MAX_WATCHERS:
                 raise StorageError(f"{MAX_WATCHERS} traces of this server are running already")
-            self._watchers = [*self._watchers, watcher]
+            self.sinks = (*self.sinks, watcher)
         try:
             call.emit("trace", self._header())
             while not (self.closed or call.cancelled.is_set()):
@@ -144,17 +167,14 @@ class Trace:
         except OSError:
             pass  # the watcher died: the end of the watch, and of nothing else
         finally:
-            with self._lock:
-                self._watchers = [one for one in self._watchers if one is not watcher]
+            self._remove(watcher)
 
     def _header(self) -> str:
         return json.dumps({"trace": TRACE_VERSION, **self._about()})
 
-    def _write(self, line: str) -> None:
-        assert self._file is not None
+    def _remove(self, sink: Sink) -> None:
         with self._lock:
-            self._file.write(line + "\n")
-            self._file.flush()
+            self.sinks = tuple(one for one in self.sinks if one is not sink)
 
     def _record(
         self,
@@ -220,13 +240,6 @@ def encode(record: dict[str, Any]) -> str:
             cut.append(name)
             line = json.dumps({**record, **dict.fromkeys(cut), "cut": cut}, default=repr)
     return line
-
-
-def _opened(file: Path) -> IO[str]:
-    try:
-        return file.open("a", encoding="utf-8")
-    except OSError as err:
-        raise StorageError(f"can't write the trace to {file}: {err.strerror}") from None
 
 
 def _texts(values: Iterable[object]) -> list[str]:

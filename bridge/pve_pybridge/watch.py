@@ -18,7 +18,7 @@ import time
 from typing import Final, Protocol
 
 from .model import Host
-from .storage import Call, Flag
+from .storage import Call
 
 ALIVE_SECONDS: Final = 5.0
 WATCH_MILLISECONDS: Final = 200
@@ -29,6 +29,7 @@ class Line(Protocol):
     """What a running call and the watcher need of its connection."""
 
     draining: bool
+    takes_parts: bool
 
     def fileno(self) -> int:
         """The socket, -1 once closed."""
@@ -55,8 +56,10 @@ class Running(Call):
     limit: float | None
     """Seconds after which the caller gets an answer, whatever the plugin does."""
     started: float
-    alive_at: float
-    before: bytes
+    alive_at: float = 0.0
+    asked: object = None
+    """``operation`` as it came: an address in the caller, or text."""
+    before: bytes = b""
     """Answers of calls that came together with this one, not yet sent."""
     gone: bool = False
     """The caller hung up, or sent something that ends its call."""
@@ -71,20 +74,29 @@ class Running(Call):
         storeid: str,
         host: Host,
         limit: float | None,
-        before: bytes,
     ):
         # not by Call's own, which would take as long again
         self.method = method
         self.host = host
-        self.cancelled = Flag()
         self.line = line
         self.number = number
         self.storeid = storeid
         self.limit = limit
-        self.before = before
-        self.started = self.alive_at = time.monotonic()
+        self.started = started = time.monotonic()
         if limit is not None:
-            self.deadline = self.started + limit
+            self.deadline = started + limit
+
+    @property
+    def operation(self) -> str | None:  # type: ignore[override]  # text only for those who ask
+        """Same for all calls of one PVE operation, None when PVE gave none."""
+        if self.asked is None or isinstance(self.asked, str):
+            return self.asked
+        return f"{self.host.pid}-{self.asked}"
+
+    @property
+    def in_parts(self) -> bool:  # type: ignore[override]  # what the connection says is settled
+        """Whether the caller takes a long list in parts."""
+        return self.line.takes_parts
 
     def hurry(self, ends: float) -> None:
         """The caller's own alarm goes off at *ends*; the sooner of both limits counts."""
@@ -104,7 +116,8 @@ class Watcher:
     """Keeps the list of running calls and the thread that looks at it."""
 
     def __init__(self) -> None:
-        self._running: dict[int, Running] = {}
+        self._running: dict[Running, Running] = {}
+        self._awake = False
         self._wake = threading.Event()
 
     def start(self) -> None:
@@ -113,13 +126,13 @@ class Watcher:
 
     def begin(self, running: Running) -> None:
         """A call starts."""
-        self._running[id(running)] = running
-        if not self._wake.is_set():
+        self._running[running] = running  # first: either the thread sees it, or we that it sleeps
+        if not self._awake:
             self._wake.set()
 
     def end(self, running: Running) -> bool:
         """A call is over; True for whoever says so first and thus has to answer."""
-        return self._running.pop(id(running), None) is not None
+        return self._running.pop(running, None) is not None
 
     def calls(self) -> list[Running]:
         """What runs now."""
@@ -128,9 +141,11 @@ class Watcher:
     def _loop(self) -> None:
         while True:
             if not self._running:
+                self._awake = False
                 self._wake.clear()
                 if not self._running:
                     self._wake.wait()
+                self._awake = True
                 time.sleep(SETTLE_SECONDS)
             settled = time.monotonic() - SETTLE_SECONDS
             if calls := [running for running in self.calls() if running.started <= settled]:
@@ -148,14 +163,14 @@ class Watcher:
                 poll.register(fd, 0 if running.line.draining else select.POLLIN | select.POLLRDHUP)
         for fd, _ in poll.poll(WATCH_MILLISECONDS):
             # one call at a time: whatever arrives during it (EOF, a cancel frame) ends it
-            calls[fd].gone = id(calls[fd]) in self._running
+            calls[fd].gone = calls[fd] in self._running
         now = time.monotonic()
         for running in calls.values():
             if running.gone and not running.waiting:
                 running.cancelled.set()
             if running.limit is not None and now - running.started > running.limit:
                 self._late(running)
-            elif now - running.alive_at >= ALIVE_SECONDS:
+            elif now - max(running.started, running.alive_at) >= ALIVE_SECONDS:
                 running.alive_at = now
                 running.line.show_life(running.number)
 

@@ -108,7 +108,7 @@ def goes_on(frame: bytes) -> bool:
     except (ProtocolError, struct.error):
         return False
     meta = codec.named(message).get("meta") or {}
-    return message[0] in ("call", "cancel") and not meta.get("fd")
+    return message[0] in ("call", "cancel") and not (isinstance(meta, dict) and meta.get("fd"))
 
 
 def answers(data: bytes) -> int:

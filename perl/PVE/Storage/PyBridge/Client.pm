@@ -18,48 +18,54 @@ use PVE::Storage::PyBridge::Connection;
 # The server shows life every 5 s during a call; silence for this long means it is dead (D10).
 our $SILENCE_SECONDS = 30;
 
-my ($EINTR, $EAGAIN) = (4, 11); # of Linux, where EWOULDBLOCK is the same; see PyBridge::Connection
+# Of Linux, where EWOULDBLOCK is the same as EAGAIN; see PyBridge::Connection
+my ($EINTR, $EAGAIN, $ITIMER_REAL) = (4, 11, 0);
 
 my %pool; # type => connection
+
+# The usual answer of what changes something, by its number; to take it apart costs ten times as much.
+my $NOTHING = ['result', 0, undef, {}];
+my @NOTHING = map { "\0\0\0\x0b\x94\xa6result" . chr($_) . "\xc0\x80" } 0 .. 100;
 
 =head3 call
 
     my ($value, $extra) = call($plan, $message, $more);
 
 Sends one call and waits for its answer; dies with the error it got. C<$plan>: C<type method>, and
-C<retry> (safe to repeat), C<deadline> (seconds). C<$message>: the C<call> frame, in which the number
-is filled in. C<$more>: C<fd>, C<on_log>, C<blockers>, and C<then>: methods to be called after this
-one with the same storage and nothing else, each if the one before didn't fail or say no. Their
-answers are in C<< $more->{answers} >>, messages in this order, the first call's among them; only that
-one where the server is older or the connection new.
+C<retry> (safe to repeat), C<deadline> (seconds), C<names> (of its arguments). C<$message>: the C<call>
+frame in its short form, in which the number is filled in. C<$more>, if there is more to say: C<fd>,
+C<on_log>, C<blockers>, and C<then>: methods to be called after this one with the same storage and
+nothing else, each if the one before didn't fail or say no. Then nothing is returned: the answers are in
+C<< $more->{answers} >>, messages in this order, the first call's among them; only that one where the
+server is older or the connection new.
 
 =cut
 
-sub call ($plan, $message, $more) {
-    my $limit = $plan->{deadline}; # for all of it, a second attempt included
+sub call ($plan, $message, $more = undef) {
+    my $errno = $! + 0; # the caller's (V26): to connect or to wait changes it
+    my ($type, $limit) = $plan->@{qw(type deadline)};
+    # for all of it, a second attempt included
     my $ends = defined($limit) ? Time::HiRes::time() + $limit : undef;
-    my $type = $plan->{type};
     my $connection = delete $pool{$type};
-    my $fresh = !$connection || $connection->{pid} != $$ || !idle($connection->{socket});
-    $connection = connection($plan, $message) if $fresh;
-    my $answer = eval { exchange($connection, $plan, $message, $more, $ends) };
-    if (!$answer) {
-        my $err = $@;
-        # A reused connection may belong to a server that has gone since.
-        die failure($err, $plan, $message)
-            if !repeatable($err, $plan) || ($fresh && !$err->{unsent});
-        $connection = connection($plan, $message);
-        $answer = eval { exchange($connection, $plan, $message, $more, $ends) }
-            // die failure($@, $plan, $message);
+    my $fresh = !$connection || $connection->{pid} != $$;
+    my $answer = eval {
+        $connection = connection($plan, $message) if $fresh;
+        exchange($connection, $plan, $message, $more, $ends);
+    };
+    # A reused connection may belong to a server that has gone since.
+    if (!$answer && repeatable($@, $plan, $fresh)) {
+        $answer = eval {
+            $connection = connection($plan, $message);
+            exchange($connection, $plan, $message, $more, $ends);
+        };
     }
-    $pool{$type} = $connection;
+    $pool{$type} = $connection if $answer;
+    return if !$fresh && $answer && $answer == $NOTHING;
+    $! = $errno; ## no critic (RequireLocalizedPunctuationVars): local takes ten times as long
+    die failure($@, $plan, $message) if !$answer;
+    return if $more && $more->{then};
     return $answer->@[2, 3] if $answer->[0] eq 'result';
-    return raise($answer->[2], $more);
-}
-
-# What a message that ends a call says; dies as an error asks.
-sub value_of ($answer) {
-    return $answer->[0] eq 'result' ? $answer->[2] : raise($answer->[2], {});
+    return PVE::Storage::PyBridge::Answer::raise($answer->[2], $more);
 }
 
 sub connection ($plan, $message) {
@@ -67,9 +73,9 @@ sub connection ($plan, $message) {
     return PVE::Storage::PyBridge::Connection::open_for($type, $storeid, $SILENCE_SECONDS);
 }
 
-sub repeatable ($err, $plan) {
+sub repeatable ($err, $plan, $fresh) {
     return 0 if ref($err) ne 'HASH' || $err->{late};
-    return $err->{unsent} || ($err->{lost} && $plan->{retry});
+    return $err->{unsent} || ($err->{lost} && $plan->{retry} && !$fresh);
 }
 
 # A broken connection as one line; whatever else ended the call (alarm, signal) as it came.
@@ -79,90 +85,90 @@ sub failure ($err, $plan, $message) {
     return "storage '$message->[3]': $plan->{method}: $err->{message}$fate\n";
 }
 
-# Nothing to read and not closed: a readable idle connection has lost its server.
-sub idle ($socket) {
-    my $got = recv($socket, my $byte, 1, Socket::MSG_PEEK | Socket::MSG_DONTWAIT);
-    return !defined($got) && $! == $EAGAIN;
-}
-
 # Returns the message that ends the call, result or error; dies with a hash when the connection
 # fails: unsent (the server can't have seen the call), lost (it may have), late (no use to try again),
-# message.
+# message. A server that has gone tells so by refusing what we send.
 sub exchange ($connection, $plan, $message, $more, $ends) {
-    my ($socket, $id) = ($connection->{socket}, ++$connection->{id});
-    $message->[1] = $id;
-    my $alarm = Time::HiRes::getitimer(Time::HiRes::ITIMER_REAL());
-    $message->[6]->{remaining} = $alarm if $alarm;
-    my $then = $connection->{then} ? $more->{then} : undef;
-    $message->[6]->{then} = $then if $then;
-    my $frame = PVE::Storage::PyBridge::Codec::encode($message);
-    my $hello = delete $connection->{hello};
+    my $socket = $connection->{socket};
+    my $id = $message->[1] = $connection->{id} = $connection->{id} % 100 + 1;
+    my $then = $more && $connection->{then} ? $more->{then} : undef;
+    my $alarm = Time::HiRes::getitimer($ITIMER_REAL);
+    my $frame = PVE::Storage::PyBridge::Codec::encode(
+        $alarm || $more || !$connection->{short}
+        ? with_more(
+            $message, $more // {}, $then, $alarm, !$connection->{short} && $plan->{names}
+            )
+        : $message,
+    );
+    my $hello = $connection->{hello};
     $frame = $hello . $frame if $hello;
 
     my $sent = send($socket, $frame, Socket::MSG_NOSIGNAL);
     send_rest($connection, $frame, $sent, $hello) if !$sent || $sent < length($frame);
-    send_fd($socket, $more->{fd}) if exists($more->{fd});
-    receive_welcome($connection) if $hello;
+    if ($hello) {
+        delete $connection->{hello};
+        receive_welcome($connection);
+    }
+    if ($more) {
+        send_fd($socket, $more->{fd}) if exists($more->{fd});
+    } elsif (!defined($connection->{rest}) && sysread($socket, my $data, 65536)) {
+        return $NOTHING if $data eq $NOTHING[$id];
+        $connection->{rest} = $data;
+    }
+    return answer($connection, $plan, $id, $more // {}, $then, $ends);
+}
 
+# The message with what is said of a call beside its arguments; in the form that any server reads, if
+# there are names to be given to them.
+sub with_more ($message, $more, $then, $alarm, $names) {
+    my ($kind, $id, $method, $storeid, $section, $args, $operation) = @$message;
+    my %meta;
+    $meta{operation} = "$$-$operation" if $operation;
+    $meta{remaining} = $alarm if $alarm;
+    $meta{then} = $then if $then;
+    $meta{fd} = 1 if exists($more->{fd});
+    if ($names) {
+        my %named;
+        @named{@$names} = @$args;
+        delete @named{ grep { !defined($named{$_}) } @$names };
+        ($section, $args) = (PVE::Storage::PyBridge::Codec::unpacked($section), \%named);
+    }
+    return [$kind, $id, $method, $storeid, $section, $args, \%meta];
+}
+
+# The answer of the call; if others may go with it, all of them are left in $more.
+sub answer ($connection, $plan, $id, $more, $then, $ends) {
     $connection->{bytes} = 0;
-    my $answer = receive($connection, $plan, $ends);
-    $answer = end_of($id, $answer, $connection, $plan, $more, $ends)
-        if $answer->[0] ne 'result' || $answer->[1] != $id;
+    my $answer = one_answer($connection, $plan, $id, $more, $ends);
     return $answer if !$more->{then};
-    $more->{answers} = [$answer];
+    my @answers = $answer;
     for (@{ $then // [] }) {
-        my ($kind, undef, $value) = $more->{answers}->[-1]->@*;
+        my ($kind, undef, $value) = $answers[-1]->@*;
         last if $kind ne 'result' || (defined($value) && !$value); # the server's rule, too
-        my $next = receive($connection, $plan, $ends);
-        push $more->{answers}->@*, end_of(++$id, $next, $connection, $plan, $more, $ends);
+        push @answers, one_answer($connection, $plan, ++$id, $more, $ends);
     }
     $connection->{id} = $id;
+    $more->{answers} = \@answers;
     return $answer;
 }
 
-# The message that ends the call of this number, by way of those that come before it.
-sub end_of ($id, $answer, $connection, $plan, $more, $ends) {
-    my $rows; # those that came before the result
-    while (1) {
-        my ($kind, $number) = @$answer;
-        return $rows ? whole($rows, $answer) : $answer if $kind eq 'result' && $number == $id;
-        if ($kind eq 'log' && $number >= $id) { # or of a call after it: answers wait for them
-            log_line($more, $answer->@[2, 3]); # newer servers may say more
-        } elsif ($kind eq 'part' && $number == $id) {
-            within_limit($connection->{bytes});
-            push @$rows, $answer->[2]->@*;
-        } elsif ($kind eq 'error' && ($number == $id || $number == 0)) {
-            return $answer;
-        } elsif ($kind ne 'alive') {
-            die { lost => 1, message => "unexpected '$kind' from the plugin server" };
-        }
-        $answer = receive($connection, $plan, $ends);
-    }
-}
-
-# A list in parts may be as long as one that comes at once.
-sub within_limit ($bytes) {
-    my $limit = $PVE::Storage::PyBridge::Codec::MAX_FRAME;
-    die { lost => 1, message => "answer of $bytes bytes exceeds the limit of $limit" }
-        if $bytes > $limit;
-    return;
-}
-
-sub whole ($rows, $answer) {
-    my ($kind, $number, $last, $extra) = @$answer;
-    die { lost => 1, message => "malformed 'result' from the plugin server" }
-        if ref($last) ne 'ARRAY';
-    push @$rows, @$last;
-    return [$kind, $number, $rows, $extra];
+sub one_answer ($connection, $plan, $id, $more, $ends) {
+    my $first = receive($connection, $plan, $ends);
+    return $first if $first->[0] eq 'result' && $first->[1] == $id;
+    require PVE::Storage::PyBridge::Answer;
+    my $receive = sub { return receive($connection, $plan, $ends) };
+    return PVE::Storage::PyBridge::Answer::end_of($id, $first, $more, $connection, $receive);
 }
 
 sub receive_welcome ($connection) {
     my ($kind, $about, $error) = receive($connection, {}, undef)->@*;
     if ($kind eq 'welcome') {
-        $connection->{then} = $about->{then}; # whether it takes several calls at once
+        $connection->@{qw(then short)} = $about->@{qw(then short)}; # what it takes
         return;
     }
-    my $message = $kind eq 'error' ? words($error) : "unexpected '$kind'";
+    require PVE::Storage::PyBridge::Answer;
+    my $message =
+        $kind eq 'error' ? PVE::Storage::PyBridge::Answer::words($error) : "unexpected '$kind'";
     die { message => "the plugin server refused us: $message" };
 }
 
@@ -226,32 +232,6 @@ sub receive ($connection, $plan, $ends) {
             die { lost => 1, message => "lost the plugin server: $!" };
         }
     }
-}
-
-# Never STDOUT: it can be the data channel (C-028).
-sub log_line ($more, $level, $line) {
-    return $more->{on_log}->($level, $line) if $more->{on_log};
-    return PVE::RESTEnvironment::log_warn($line)
-        if $level eq 'warn' && defined(&PVE::RESTEnvironment::log_warn);
-    utf8::encode($line) if utf8::is_utf8($line);
-    print STDERR "$line\n";
-    return;
-}
-
-# Dies as the error asks: parameter errors as PVE's own exception (C-021), others as one line.
-sub raise ($error, $more) {
-    my $message = words($error);
-    push $more->{blockers}->@*, $error->{blockers}->@*
-        if $more->{blockers} && ref($error->{blockers}) eq 'ARRAY';
-    if (ref($error->{errors}) eq 'HASH' && eval { require PVE::Exception; 1 }) {
-        PVE::Exception::raise_param_exc($error->{errors});
-    }
-    die "$message\n";
-}
-
-sub words ($error) {
-    my $message = $error->{message};
-    return defined($message) && !ref($message) ? $message : 'unknown error';
 }
 
 1;

@@ -17,9 +17,8 @@ my $packer = Data::MessagePack->new();
 my ($answers, $plain) = (0); # how many so far; the expression for plain ones, once it's worth it
 
 # Any structure of plain data; what can't cross (code, handles, objects) is left out (V3, V10).
-# Nearly all of it can, and a look is cheaper than a copy.
 sub plain ($value) {
-    return $value if !ref($value) || crosses_whole($value);
+    return $value if !ref($value);
     return $value ? 1 : 0 if is_boolean($value);
     my $kind = reftype($value);
     if ($kind eq 'HASH') {
@@ -32,14 +31,6 @@ sub plain ($value) {
     return undef;
 }
 
-sub crosses_whole ($value) {
-    return 0 if ref($value) ne 'HASH';
-    for (values %$value) {
-        return 0 if ref && !crosses_whole($_);
-    }
-    return 1;
-}
-
 sub crosses ($value) {
     return 1 if !ref($value) || is_boolean($value);
     return reftype($value) =~ /\A(?:HASH|ARRAY)\z/;
@@ -47,6 +38,25 @@ sub crosses ($value) {
 
 # JSON's, of whatever module: all of them are or inherit from this class.
 sub is_boolean ($value) { return blessed($value) && $value->isa('JSON::PP::Boolean'); }
+
+=head3 section
+
+    my $bytes = section($scfg);
+
+The section of a storage as a call carries it: a server that has seen the same bytes knows it.
+
+=cut
+
+sub section ($scfg) {
+    return eval { $packer->pack($scfg // {}) } // packed($scfg);
+}
+
+sub unpacked ($bytes) { return $packer->unpack($bytes); }
+
+# Nearly everything crosses as it is, and to try is cheaper than to look; this is for the rest.
+sub packed ($value) {
+    return $packer->pack(ref($value) eq 'ARRAY' ? [map { plain($_) } @$value] : plain($value));
+}
 
 =head3 encode
 
@@ -57,7 +67,7 @@ Length and payload of one message.
 =cut
 
 sub encode ($message) {
-    my $payload = $packer->pack($message);
+    my $payload = eval { $packer->pack($message) } // packed($message);
     my $length = length($payload);
     die { message => "request of $length bytes exceeds the limit of $MAX_FRAME" }
         if $length > $MAX_FRAME;

@@ -57,13 +57,10 @@ sub status ($alone, $) {
         my (undef, $storeid, undef, $cache) = @_;
         my $known = ref($cache) ? delete $cache->{'pve-pybridge'}->{$storeid} : undef;
         goto &$alone if !$known;
-        return figures($storeid, $known);
+        my $figures = value_of($known) // [];
+        return PVE::Storage::PyBridge::Forward::shaped('status', $storeid, 'ARRAY', $figures)
+            ->@*;
     };
-}
-
-sub figures ($storeid, $answer) {
-    my $figures = $answer->() // [];
-    return PVE::Storage::PyBridge::Forward::shaped('status', $storeid, 'ARRAY', $figures)->@*;
 }
 
 sub activate_storage ($alone, $manifest) {
@@ -80,13 +77,17 @@ sub activate_storage ($alone, $manifest) {
 
 # Twice where calls are answered one at a time.
 sub in_a_row ($manifest, $methods, $storeid, $scfg, $cache) {
-    local ($@, $!); # the caller's, not ours (V26)
+    local $@; # the caller's, not ours (V26)
     while (@$methods && $methods->[0] ne 'status') {
         for my $answer (ask($manifest, $methods, $storeid, $scfg, $cache)) {
             my $method = shift @$methods;
-            online($storeid, $answer) if $method eq 'check_connection';
-            $answer->() if $method eq 'activate_storage';
-            $cache->{'pve-pybridge'}->{$storeid} = $answer if $method eq 'status';
+            if ($method eq 'status') {
+                $cache->{'pve-pybridge'}->{$storeid} = $answer;
+            } elsif ($method eq 'check_connection') {
+                online($storeid, $answer);
+            } else {
+                value_of($answer);
+            }
         }
     }
     return;
@@ -94,47 +95,45 @@ sub in_a_row ($manifest, $methods, $storeid, $scfg, $cache) {
 
 # PVE's own words: it has left the question to us.
 sub online ($storeid, $answer) {
-    my $online = eval { $answer->() };
+    return if $answer->[0] eq 'result' && $answer->[2];
+    my $online = eval { value_of($answer) };
     die "connection check for storage '$storeid' failed - $@\n" if !$online && $@;
     die "storage '$storeid' is not online\n" if !$online;
     return;
 }
 
-# Asks for several things at once. Returns a sub for each that was answered, at least one; it returns
-# the answer or dies of it.
+# Asks for several things at once. Returns the message that answers each, at least one of them; what
+# kept the call from being made is one, too.
 sub ask ($manifest, $methods, $storeid, $scfg, $cache) {
-    my ($first, @others) = @$methods;
-    my $plan = {
-        type => $manifest->{type}, method => $first,
-        retry => 1, deadline => deadline($manifest, $methods)
-    };
-    my $meta = { operation => "$$-" . refaddr($cache) };
-    my $message =
-        ['call', 0, $first, "$storeid", PVE::Storage::PyBridge::Codec::plain($scfg), {}, $meta];
-    my $more = { then => \@others };
-    my @value = eval { (PVE::Storage::PyBridge::Client::call($plan, $message, $more))[0] };
-    my ($err, @answers) = ($@, @{ $more->{answers} // [] });
-    shift @answers;
-    return (
-        sub { @value ? $value[0] : die $err },
-        map {
-            my $answer = $_;
-            sub { PVE::Storage::PyBridge::Client::value_of($answer) }
-        } @answers
-    );
+    my $plan = $manifest->{made}->{rows}->{"@$methods"} //= row($manifest, $methods);
+    my $section = PVE::Storage::PyBridge::Codec::section($scfg);
+    my $message = ['call', 0, $plan->{method}, $storeid, $section, [], refaddr($cache)];
+    my $more = { then => $plan->{then} };
+    return $more->{answers}->@*
+        if eval { PVE::Storage::PyBridge::Client::call($plan, $message, $more); 1 };
+    return ['died', 0, $@];
 }
 
-# That of all of them together, if each has one.
-sub deadline ($manifest, $methods) {
-    my $made = $manifest->{made}->{deadlines} //= {};
+sub value_of ($answer) {
+    my ($kind, undef, $value) = @$answer;
+    return $value if $kind eq 'result';
+    die $value if $kind eq 'died';
+    return PVE::Storage::PyBridge::Answer::raise($value, undef);
+}
+
+# The plan of all of them together; its deadline is their sum, if each has one.
+sub row ($manifest, $methods) {
+    my ($first, @then) = @$methods;
     my $sum = 0;
     for my $name (@$methods) {
-        $made->{$name} //=
-            PVE::Storage::PyBridge::Method::row($name, $manifest->{methods}->{forward}->{$name})
-            ->{deadline} // return undef;
-        $sum += $made->{$name};
+        my $row = $manifest->{methods}->{forward}->{$name};
+        my $deadline = PVE::Storage::PyBridge::Method::row($name, $row)->{deadline};
+        $sum = defined($sum) && defined($deadline) ? $sum + $deadline : undef;
     }
-    return $sum;
+    return {
+        type => $manifest->{type}, method => $first, then => \@then,
+        retry => 1, deadline => $sum, names => []
+    };
 }
 
 # Whether these subs of PVE, the last one first, led to the sub of ours that asks.
