@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from ..figures import Figure, Outcome, Series, micro, milli, p99, ratio, typical
 from ..stage import Stage
@@ -16,19 +17,17 @@ def measure(stage: Stage) -> Iterator[Outcome]:
     """Bridge against floor, spawn and the other ways to reach code."""
     rounds = 15 if stage.short else 80
     who = ["bridge", "floor", "native", *(["bare"] if stage.has_echo else [])]
+    taken = _in_turn(stage, who, rounds)
     with stage.worker() as worker:
-        taken = worker.do("time", what="small", who=who, rounds=rounds, calls=200, warm=3)
-        spawn = worker.do(
+        taken |= worker.do(
             "time", what="small", who=["spawn"], rounds=3 if stage.short else 10, calls=2
         )
-        taken |= spawn
     if _has_inline():
         with stage.worker() as worker:  # of its own: Python in its process changes it
             taken |= worker.do("time", what="small", who=["inline"], rounds=rounds, calls=200)
     ours = taken["bridge"]
     yield from _against_floor("small call", taken, gated=not stage.short)
-    with stage.worker(one_processor=True) as worker:
-        alone = worker.do("time", what="small", who=who[:2], rounds=rounds, calls=200, warm=3)
+    alone = _in_turn(stage, who[:2], rounds, one_processor=True)
     yield from _against_floor("small call on one processor", alone)
     spawned = typical(taken["spawn"])
     for name, parts in (("small call", taken), ("small call on one processor", alone)):
@@ -54,6 +53,26 @@ def measure(stage: Stage) -> Iterator[Outcome]:
             name: [1e6 * one for part in parts for one in part] for name, parts in taken.items()
         },
     )
+
+
+def _in_turn(
+    stage: Stage, who: list[str], rounds: int, *, one_processor: bool = False
+) -> dict[str, list[list[float]]]:
+    """Rounds of each contender by turns, each with a process and connections of its own.
+
+    Callers that shared a process would share its luck: a server that once ran on the caller's
+    processor stays there, the others stay on the other one, which must wake with each message.
+    """
+    taken: dict[str, list[list[float]]] = {name: [] for name in who}
+    with ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(stage.worker(one_processor=one_processor)) for name in who
+        }
+        for number in range(rounds):
+            for name in who if number % 2 else reversed(who):
+                job = {"what": "small", "who": [name], "rounds": 1, "calls": 200}
+                taken[name] += workers[name].do("time", **job)[name]
+    return taken
 
 
 def _against_floor(
