@@ -16,6 +16,8 @@ from . import codec
 from .errors import ProtocolError
 
 _CREDENTIALS: Final = struct.Struct("3i")
+_AT_ONCE: Final = 4096
+"""Bytes of nearly any call.  With many callers each read hands the interpreter to another one."""
 
 
 class FrameSocket:
@@ -23,6 +25,8 @@ class FrameSocket:
 
     def __init__(self, sock: socket.socket):
         self._sock = sock
+        self._at_once = 4
+        self._read = b""
         self._send_lock = threading.Lock()
         hangup = select.poll()
         hangup.register(sock, 0)  # POLLHUP is always told
@@ -52,19 +56,28 @@ class FrameSocket:
     def receive(self) -> list[Any]:
         """The next message; EOFError when the peer hung up.
 
-        Never reads a byte more: a descriptor may be riding on the next one.
+        Never reads a byte more while a descriptor may be riding on the next one: see ``ahead``.
         """
-        recv = self._sock.recv
-        header = recv(4)
-        if len(header) < 4:
-            header = self._rest(header, 4)
-        length = int.from_bytes(header, "big")
+        data = self._read or self._sock.recv(self._at_once)
+        if len(data) < 4:
+            data = self._rest(data, 4)
+        length = int.from_bytes(data[:4], "big")
         if length > codec.MAX_FRAME:
             raise codec.too_long(length)
-        payload = recv(length)
-        if len(payload) < length:
-            payload = self._rest(payload, length)
-        return codec.decode(payload)
+        size = 4 + length
+        if len(data) == size:
+            self._read = b""
+            return codec.decode(data[4:])
+        if len(data) < size:
+            payload = data[4:] + self._sock.recv(size - len(data))
+            self._read = b""
+            return codec.decode(payload if len(payload) == length else self._rest(payload, length))
+        self._read = data[size:]
+        return codec.decode(data[4:size])
+
+    def ahead(self) -> None:
+        """From now on read whatever is there: the peer sends descriptors only when asked."""
+        self._at_once = _AT_ONCE
 
     def _rest(self, chunk: bytes, size: int) -> bytes:
         buffer = bytearray(chunk)
@@ -75,8 +88,12 @@ class FrameSocket:
             buffer += chunk
         return bytes(buffer)
 
-    def receive_fd(self) -> int:
-        """The descriptor that follows a call which announces one."""
+    def receive_fd(self, number: int) -> int:
+        """The descriptor of a call, which comes right behind it or when it's asked for."""
+        if self._at_once == _AT_ONCE:
+            if self._read:
+                raise ProtocolError("call announces a file descriptor, but something else follows")
+            self.send("alive", number)
         data, descriptors, _, _ = socket.recv_fds(self._sock, 1, 1)
         if not data:
             raise EOFError

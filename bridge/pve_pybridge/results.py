@@ -81,8 +81,11 @@ def _status(value: object) -> list[int] | None:
         return None
     if not isinstance(value, Status):
         raise TypeError(f"must be Status or None, not {type(value).__name__}")
-    sizes = [_bytes(name, getattr(value, name)) for name in ("total", "avail", "used")]
-    return [*sizes, _bool(value.active)]
+    total, avail, used = value.total, value.avail, value.used
+    if not type(total) is type(avail) is type(used) is int:
+        total, avail = _bytes("total", total), _bytes("avail", avail)
+        used = _bytes("used", used)
+    return [total, avail, used, _bool(value.active)]
 
 
 def _sizeinfo(value: object) -> list[object]:

@@ -144,7 +144,7 @@ class Server:
 
     def _share(self, call: Call, scfg: Section, args: Arguments) -> tuple[Any, Extra]:
         storeid = scfg.storeid
-        key = (call.method, storeid, scfg.words, repr(args))
+        key = (call.method, storeid, scfg.words, repr(args) if args else "")
         by_pve = call.method == "status" and call.host.apiver > 0  # not doctor's own questions
         if by_pve:
             self.metrics.status(storeid, good=False)

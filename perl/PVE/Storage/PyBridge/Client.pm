@@ -23,9 +23,11 @@ my ($EINTR, $EAGAIN, $ITIMER_REAL) = (4, 11, 0);
 
 my %pool; # type => connection
 
-# The usual answer of what changes something, by its number; to take it apart costs ten times as much.
+# The usual answers of what changes something or checks it, by their number; to take them apart costs
+# ten times as much.
 my $NOTHING = ['result', 0, undef, {}];
-my @NOTHING = map { "\0\0\0\x0b\x94\xa6result" . chr($_) . "\xc0\x80" } 0 .. 100;
+my @NOTHING = map { "\0\0\0\x0b\x94\xa6result" . chr($_) . "\xc0\x80" } 0 .. 110;
+my @YES = map { "\0\0\0\x0b\x94\xa6result" . chr($_) . "\x01\x80" } 0 .. 110;
 
 =head3 call
 
@@ -65,6 +67,7 @@ sub call ($plan, $message, $more = undef) {
     die failure($@, $plan, $message) if !$answer;
     return if $more && $more->{then};
     return $answer->@[2, 3] if $answer->[0] eq 'result';
+    require PVE::Storage::PyBridge::Answer;
     return PVE::Storage::PyBridge::Answer::raise($answer->[2], $more);
 }
 
@@ -109,10 +112,19 @@ sub exchange ($connection, $plan, $message, $more, $ends) {
         delete $connection->{hello};
         receive_welcome($connection);
     }
-    if ($more) {
-        send_fd($socket, $more->{fd}) if exists($more->{fd});
-    } elsif (!defined($connection->{rest}) && sysread($socket, my $data, 65536)) {
-        return $NOTHING if $data eq $NOTHING[$id];
+    my $end = $more && exists($more->{fd}) ? hand_over($connection, $plan, $more->{fd}, $ends) : 0;
+    return $end if $end;
+
+    if (!defined($connection->{rest}) && sysread($socket, my $data, 65536)) {
+        if (!$more || !$more->{then}) {
+            return $NOTHING if $data eq $NOTHING[$id];
+            my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data);
+            return $message
+                if $message
+                && $size == length($data)
+                && $message->[0] eq 'result'
+                && $message->[1] == $id;
+        }
         $connection->{rest} = $data;
     }
     return answer($connection, $plan, $id, $more // {}, $then, $ends);
@@ -121,35 +133,53 @@ sub exchange ($connection, $plan, $message, $more, $ends) {
 # The message with what is said of a call beside its arguments; in the form that any server reads, if
 # there are names to be given to them.
 sub with_more ($message, $more, $then, $alarm, $names) {
-    my ($kind, $id, $method, $storeid, $section, $args, $operation) = @$message;
+    my @message = @$message;
     my %meta;
-    $meta{operation} = "$$-$operation" if $operation;
+    $meta{operation} = $names ? "$$-$message[6]" : $message[6] if $message[6];
     $meta{remaining} = $alarm if $alarm;
     $meta{then} = $then if $then;
     $meta{fd} = 1 if exists($more->{fd});
     if ($names) {
         my %named;
-        @named{@$names} = @$args;
+        @named{@$names} = $message[5]->@*;
         delete @named{ grep { !defined($named{$_}) } @$names };
-        ($section, $args) = (PVE::Storage::PyBridge::Codec::unpacked($section), \%named);
+        @message[4, 5] = (PVE::Storage::PyBridge::Codec::unpacked($message[4]), \%named);
     }
-    return [$kind, $id, $method, $storeid, $section, $args, \%meta];
+    $message[6] = \%meta;
+    return \@message;
 }
 
 # The answer of the call; if others may go with it, all of them are left in $more.
 sub answer ($connection, $plan, $id, $more, $then, $ends) {
     $connection->{bytes} = 0;
-    my $answer = one_answer($connection, $plan, $id, $more, $ends);
+    my $answer = ($then ? short_answer($connection, $id) : undef)
+        // one_answer($connection, $plan, $id, $more, $ends);
     return $answer if !$more->{then};
     my @answers = $answer;
     for (@{ $then // [] }) {
         my ($kind, undef, $value) = $answers[-1]->@*;
         last if $kind ne 'result' || (defined($value) && !$value); # the server's rule, too
-        push @answers, one_answer($connection, $plan, ++$id, $more, $ends);
+        $id++;
+        push @answers,
+            short_answer($connection, $id) // one_answer($connection, $plan, $id, $more, $ends);
     }
     $connection->{id} = $id;
     $more->{answers} = \@answers;
     return $answer;
+}
+
+# Nothing or yes, if that has come.
+sub short_answer ($connection, $id) {
+    my $rest = $connection->{rest} // return undef;
+    my $front = substr($rest, 0, length($NOTHING[$id]));
+    my $yes = $front eq $YES[$id];
+    return undef if !$yes && $front ne $NOTHING[$id];
+    if (length($rest) > length($front)) {
+        substr($connection->{rest}, 0, length($front), '');
+    } else {
+        delete $connection->{rest};
+    }
+    return ['result', $id, $yes ? 1 : undef, {}];
 }
 
 sub one_answer ($connection, $plan, $id, $more, $ends) {
@@ -163,7 +193,7 @@ sub one_answer ($connection, $plan, $id, $more, $ends) {
 sub receive_welcome ($connection) {
     my ($kind, $about, $error) = receive($connection, {}, undef)->@*;
     if ($kind eq 'welcome') {
-        $connection->@{qw(then short)} = $about->@{qw(then short)}; # what it takes
+        $connection->@{qw(then short asks)} = $about->@{qw(then short asks)}; # what it can do
         return;
     }
     require PVE::Storage::PyBridge::Answer;
@@ -193,11 +223,18 @@ sub send_rest ($connection, $frame, $sent, $hello) {
 
 sub silence { return "the plugin server gave no sign of life for $SILENCE_SECONDS s"; }
 
-sub send_fd ($socket, $fd) {
+# A descriptor follows its call. A server that reads ahead asks for it by a sign of life, or ends the call.
+sub hand_over ($connection, $plan, $fd, $ends) {
     die { message => 'the file handle is not open' } if !defined($fd);
+    if ($connection->{asks}) {
+        my $asked = receive($connection, $plan, $ends);
+        return $asked if $asked->[0] eq 'error';
+        die { lost => 1, message => "unexpected '$asked->[0]' from the plugin server" }
+            if $asked->[0] ne 'alive';
+    }
     require IO::FDPass;
     local $SIG{PIPE} = 'IGNORE';
-    IO::FDPass::send(fileno($socket), $fd)
+    IO::FDPass::send(fileno($connection->{socket}), $fd)
         or die { lost => 1, message => "can't pass the file descriptor: $!" };
     return;
 }

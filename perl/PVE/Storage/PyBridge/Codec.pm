@@ -6,9 +6,9 @@ package PVE::Storage::PyBridge::Codec;
 # Frames, and what can cross in them. Loaded with the first call, never at load time of PVE.
 
 use v5.36;
+no warnings 'experimental::builtin'; ## no critic (ProhibitNoWarnings): so in Perl 5.36
 
 use Data::MessagePack;
-use Scalar::Util qw(blessed reftype);
 
 our $MAX_FRAME = 64 * 1024 * 1024;
 sub WIRE_VERSION () { return 1; }
@@ -20,7 +20,7 @@ my ($answers, $plain) = (0); # how many so far; the expression for plain ones, o
 sub plain ($value) {
     return $value if !ref($value);
     return $value ? 1 : 0 if is_boolean($value);
-    my $kind = reftype($value);
+    my $kind = builtin::reftype($value);
     if ($kind eq 'HASH') {
         return {
             map { my $item = $value->{$_}; crosses($item) ? ($_ => plain($item)) : () }
@@ -33,11 +33,11 @@ sub plain ($value) {
 
 sub crosses ($value) {
     return 1 if !ref($value) || is_boolean($value);
-    return reftype($value) =~ /\A(?:HASH|ARRAY)\z/;
+    return builtin::reftype($value) =~ /\A(?:HASH|ARRAY)\z/;
 }
 
 # JSON's, of whatever module: all of them are or inherit from this class.
-sub is_boolean ($value) { return blessed($value) && $value->isa('JSON::PP::Boolean'); }
+sub is_boolean ($value) { return builtin::blessed($value) && $value->isa('JSON::PP::Boolean'); }
 
 =head3 section
 

@@ -78,6 +78,7 @@ sub hello ($type) {
             pid => $$ + 0,
             shim => ($PVE::Storage::Custom::PyBridge::VERSION // 0) + 0,
             parts => 1,
+            waits => 1,
             loaded => ($PVE::Storage::Custom::PyBridge::LOADED // 0) + 0,
             command => "$0",
         },

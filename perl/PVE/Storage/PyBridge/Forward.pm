@@ -7,8 +7,7 @@ package PVE::Storage::PyBridge::Forward;
 # cross a socket as it is has an argument or result type of its own (contract section 3).
 
 use v5.36;
-
-use Scalar::Util qw(refaddr);
+no warnings 'experimental::builtin'; ## no critic (ProhibitNoWarnings): refaddr, so in Perl 5.36
 
 use PVE::Storage::PyBridge::Client;
 use PVE::Storage::PyBridge::Codec;
@@ -27,7 +26,7 @@ my %PLACE = (
     storeid => [3, q[VALUE // '']],
     scfg => [4, 'PVE::Storage::PyBridge::Codec::section(VALUE)'],
     # one operation of PVE shares one cache; its address tells operations apart (V3)
-    cache => [6, 'ref(VALUE) ? refaddr(VALUE) : undef'],
+    cache => [6, 'ref(VALUE) ? builtin::refaddr(VALUE) : undef'],
 );
 my @EMPTY = (undef, undef, undef, q[''], 'configuration(STOREID)', undef, 'undef');
 
@@ -96,9 +95,9 @@ sub plan ($manifest, $name, $row) {
     $message[4] =~ s/STOREID/$message[3]/;
     my $more = @kept ? '\%more' : 'undef';
 
+    # $@ is the caller's, not ours (V26); $?, $_, and $! in a call that went well, stay as they are.
     my @lines = (
-        'local $@;'
-        , # the caller's, not ours (V26); $?, $_, and $! in a call that went well, stay
+        'local $@;',
         @kept ? 'my %more = (' . join(', ', @kept) . ');' : (),
         "my \$message = ['call', 0, '$method', $message[3], $message[4],",
         '    [' . join(', ', @values) . "], $message[6]];",

@@ -13,8 +13,7 @@ package PVE::Storage::PyBridge::Together;
 # call of its own.
 
 use v5.36;
-
-use Scalar::Util qw(refaddr);
+no warnings 'experimental::builtin'; ## no critic (ProhibitNoWarnings): refaddr, so in Perl 5.36
 
 use PVE::Storage::PyBridge::Client;
 use PVE::Storage::PyBridge::Codec;
@@ -107,7 +106,7 @@ sub online ($storeid, $answer) {
 sub ask ($manifest, $methods, $storeid, $scfg, $cache) {
     my $plan = $manifest->{made}->{rows}->{"@$methods"} //= row($manifest, $methods);
     my $section = PVE::Storage::PyBridge::Codec::section($scfg);
-    my $message = ['call', 0, $plan->{method}, $storeid, $section, [], refaddr($cache)];
+    my $message = ['call', 0, $plan->{method}, $storeid, $section, [], builtin::refaddr($cache)];
     my $more = { then => $plan->{then} };
     return $more->{answers}->@*
         if eval { PVE::Storage::PyBridge::Client::call($plan, $message, $more); 1 };
