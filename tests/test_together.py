@@ -210,6 +210,17 @@ def test_killed_server_between_two_looks(known: Scene) -> None:
     assert known.info().ok()[1:] == FIGURES
 
 
+def test_server_replaced_while_it_is_asked(known: Scene) -> None:
+    """Its successor, which hasn't greeted yet, is asked for the first one; nothing stays unread."""
+    known.server.process.terminate()
+    known.server.process.wait()
+    known.node.serve(known.node.base / "row.py")
+    assert known.info().ok() == [3, *FIGURES]
+    assert known.methods() == ROW
+    assert known.info().ok() == [1, *FIGURES]
+    assert known.methods() == ROW
+
+
 def test_statistics_and_trace_know_three_calls(known: Scene) -> None:
     known.info().ok()
     stats = json.loads(known.node.cli("stats", "--json", "row").stdout)["row"]["methods"]
