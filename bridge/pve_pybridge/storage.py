@@ -120,10 +120,8 @@ class Call:
     @property
     def cancelled(self) -> Flag:
         """Set when the caller went away; made when somebody asks, most calls end before."""
-        if self.flag is None:
-            self.__dict__.setdefault(
-                "flag", Flag()
-            )  # whoever else asks at this moment gets it, too
+        if self.flag is None:  # setdefault: whoever else asks at this moment gets the same
+            self.__dict__.setdefault("flag", Flag())
         flag: Flag = self.__dict__["flag"]
         return flag
 
