@@ -193,6 +193,19 @@ def test_what_cannot_cross_is_left_out(probe: Probe) -> None:
         assert entry["config"]["eager"] is True
 
 
+@pytest.mark.parametrize("sub", ["section({})", "encode(['call'])"])
+def test_a_signal_while_packing_ends_the_call(probe: Probe, sub: str) -> None:
+    """Its handler may die just there; to pack again would go on as if nothing had come."""
+    code = f"""
+        require PVE::Storage::PyBridge::Codec;
+        no warnings 'redefine';
+        my ($pack, $times) = (\\&Data::MessagePack::pack, 0);
+        local *Data::MessagePack::pack = sub {{ die "got TERM\\n" if !$times++; goto &$pack; }};
+        PVE::Storage::PyBridge::Codec::{sub};
+    """
+    assert probe.node.perl(code).error == "got TERM\n"
+
+
 def test_a_hash_that_changes_between_calls(probe: Probe) -> None:
     """A section is known by its content, not by where it is."""
     code = """

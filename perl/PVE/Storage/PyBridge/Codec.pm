@@ -48,13 +48,15 @@ The section of a storage as a call carries it: a server that has seen the same b
 =cut
 
 sub section ($scfg) {
-    return eval { $packer->pack($scfg // {}) } // packed($scfg);
+    return eval { $packer->pack($scfg // {}) } // packed($scfg, $@);
 }
 
 sub unpacked ($bytes) { return $packer->unpack($bytes); }
 
-# Nearly everything crosses as it is, and to try is cheaper than to look; this is for the rest.
-sub packed ($value) {
+# Nearly everything crosses as it is, and to try is cheaper than to look; this is for the rest. Whatever
+# else ended the attempt, such as a signal's handler that died, is none of our business.
+sub packed ($value, $err) {
+    die $err if $err !~ /msgpack|Data::MessagePack|scalar is 0 or 1/;
     return $packer->pack(ref($value) eq 'ARRAY' ? [map { plain($_) } @$value] : plain($value));
 }
 
@@ -67,7 +69,7 @@ Length and payload of one message.
 =cut
 
 sub encode ($message) {
-    my $payload = eval { $packer->pack($message) } // packed($message);
+    my $payload = eval { $packer->pack($message) } // packed($message, $@);
     my $length = length($payload);
     die { message => "request of $length bytes exceeds the limit of $MAX_FRAME" }
         if $length > $MAX_FRAME;
