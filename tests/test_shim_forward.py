@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bridge_util import Node
 from probe_util import VOLUME, Probe, scfg
 from pve_pybridge.methods import LOCAL, METHODS
 
@@ -355,3 +356,23 @@ def test_two_types_and_two_storages_in_one_process(probe: Probe) -> None:
     assert [entry["storeid"] for entry in probe.seen("path")[-4:]] == ["p1", "p2"] * 2
     calls = probe.bare.calls("path")[before:]
     assert [entry["storeid"] for entry in calls] == ["b1", "b2"] * 2
+
+
+@pytest.mark.parametrize("file", ["Method", "Client", "Values"])
+def test_a_signal_while_files_are_loaded(node: Node, file: str) -> None:
+    """Perl refuses a file whose loading was interrupted; the next call must not meet that."""
+    probe = Probe(node)
+    code = """
+        my ($scfg, $file) = @ARGS;
+        local $SIG{ALRM} = sub { die "got ALRM\\n" };
+        my $times = 0;
+        local @INC = (sub { kill('ALRM', $$) if $_[1] =~ /$file/ && !$times++; return }, @INC);
+        my $class = 'PVE::Storage::Custom::PyBridge::probe';
+        my @call = ($scfg, 'p1', 'vm-1-disk-0', 4096, 0);
+        return [map { eval { $class->volume_resize(@call); 1 } ? 'fine' : $@ } 1 .. 2];
+    """
+    answer = probe.node.perl(code, S, file)
+    first, second = answer.ok()
+    assert first.startswith("got ALRM\n")
+    assert second == "fine"
+    assert answer.warnings == []

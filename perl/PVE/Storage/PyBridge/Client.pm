@@ -83,7 +83,10 @@ sub repeatable ($err, $plan, $fresh) {
 
 # A broken connection as one line; whatever else ended the call (alarm, signal) as it came.
 sub failure ($err, $plan, $message) {
-    return $err if ref($err) ne 'HASH';
+    if (ref($err) ne 'HASH') { # maybe while a file was being loaded, see Type.pm
+        delete @INC{ grep { !defined($INC{$_}) } keys %INC };
+        return $err;
+    }
     my $fate = $err->{lost} && !$plan->{retry} ? ', outcome unknown' : '';
     return "storage '$message->[3]': $plan->{method}: $err->{message}$fate\n";
 }

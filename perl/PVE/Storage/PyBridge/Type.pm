@@ -62,16 +62,34 @@ sub stub ($name) {
     return $stub{$name} = sub { unshift(@_, $name); goto &first_call };
 }
 
+my $half_loaded; # whether a file may be
+
 # What answers is loaded now: socket and msgpack code (C-003), and the reading of rules. The caller
 # doesn't notice (V26).
 sub first_call {
     my ($name, $class) = (shift, @_);
     my $plan = do {
         local ($@, $!);
-        require PVE::Storage::PyBridge::Method;
-        PVE::Storage::PyBridge::Method::plan($class, $name, $stub{$name});
+        local $SIG{__WARN__} = $half_loaded ? \&not_again : $SIG{__WARN__};
+        eval {
+            require PVE::Storage::PyBridge::Method;
+            PVE::Storage::PyBridge::Method::plan($class, $name, $stub{$name});
+        } // forget_half_loaded($@);
     };
     goto &$plan;
+}
+
+# A signal's handler may die while a file is being loaded, and Perl would refuse that file for good.
+sub forget_half_loaded ($err) {
+    delete @INC{ grep { !defined($INC{$_}) } keys %INC };
+    $half_loaded = 1;
+    die $err;
+}
+
+# What the first half of such a file had defined is defined once more.
+sub not_again ($warning) {
+    print STDERR $warning if $warning !~ /\ASubroutine \S+ redefined /;
+    return;
 }
 
 *api = \&PVE::Storage::Custom::PyBridge::api;
