@@ -20,7 +20,7 @@ from pve_pybridge.methods import METHODS, named
 from pve_pybridge.recording import Recorded, Recording
 from pve_pybridge.section import Section
 from pve_pybridge.storage import Call
-from wire_util import SCFG, Client, fake_server, text
+from wire_util import HELLO, SCFG, Client, fake_server, text
 
 VOLUME = "vm-100-disk-0"
 HINTS = {"guest-is-windows": 1}
@@ -104,14 +104,11 @@ def test_a_section_that_is_none(client: Client, data: bytes, flaw: str) -> None:
 def test_an_operation_is_the_callers_own(probe: Probe) -> None:
     """Two processes may have their caches at the same address."""
     for pid in (7, 8):
-        with Client(probe.server.socket, {**HELLO_OF_A_SHIM, "pid": pid}) as client:
+        with Client(probe.server.socket, {**HELLO, "pid": pid}) as client:
             ask(client, "activate_volume", packed(), [VOLUME, None, {}], 4711)
             ask(client, "activate_volume", packed(), [VOLUME, None, {}], {"operation": "x"})
     entries = [entry["operation"] for entry in probe.seen("activate_volume")[-4:]]
     assert entries == ["7-4711", "x", "8-4711", "x"]
-
-
-HELLO_OF_A_SHIM: dict[str, Any] = {"wire": 1, "type": "probe", "apiver": 13, "apiage": 4}
 
 
 def test_names_for_traces() -> None:

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgpack
-from msgpack import unpackb
 
 from .coerce import text
 from .errors import ProtocolError
@@ -105,13 +104,8 @@ def decode_length(header: bytes) -> int:
     """Payload length from a frame's first four bytes; ProtocolError when it is over the limit."""
     (length,) = HEADER.unpack(header)
     if length > MAX_FRAME:
-        raise too_long(length)
+        raise ProtocolError(f"frame of {length} bytes exceeds the limit of {MAX_FRAME}")
     return int(length)
-
-
-def too_long(length: int) -> ProtocolError:
-    """What to say of such a frame."""
-    return ProtocolError(f"frame of {length} bytes exceeds the limit of {MAX_FRAME}")
 
 
 def decode(payload: bytes) -> list[Any]:
@@ -119,10 +113,7 @@ def decode(payload: bytes) -> list[Any]:
 
     ProtocolError says what is wrong with any other payload.
     """
-    try:
-        message = unpackb(payload, raw=False, unicode_errors="surrogateescape")
-    except (ValueError, msgpack.exceptions.UnpackException) as err:
-        raise _no_msgpack("frame", err) from None
+    message = unpack(payload, "frame")
     try:
         if tuple(map(type, message)) in _USUAL and message[0] == b"call":
             message[0] = "call"
@@ -142,13 +133,9 @@ def decode(payload: bytes) -> list[Any]:
 def unpack(data: bytes, what: str) -> Any:
     """Whatever *data* holds; ProtocolError when *what* is no msgpack."""
     try:
-        return unpackb(data, raw=False, unicode_errors="surrogateescape")
+        return msgpack.unpackb(data, raw=False, unicode_errors="surrogateescape")
     except (ValueError, msgpack.exceptions.UnpackException) as err:
-        raise _no_msgpack(what, err) from None
-
-
-def _no_msgpack(what: str, err: Exception) -> ProtocolError:
-    return ProtocolError(f"{what} is no msgpack: {str(err) or type(err).__name__}")
+        raise ProtocolError(f"{what} is no msgpack: {str(err) or type(err).__name__}") from None
 
 
 def named(message: Sequence[Any]) -> dict[str, Any]:

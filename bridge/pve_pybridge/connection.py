@@ -209,7 +209,7 @@ class Connection:
             section = self._section(storeid, scfg)
         if not self._known or about.__class__ is dict:
             # Its caller may have given up, in the listening socket or by its alarm: nothing must
-            # begin then.  Others have no reason to; to ask for all takes a third of the throughput.
+            # begin then.  Others have no reason to, and a look hands the interpreter over.
             self._known = True
             if self._frames.hung_up(0):
                 return False

@@ -145,12 +145,10 @@ class Host:
                 kwargs = dict(zip(plan.names, values, strict=True))
                 value, extra = self._hooks[call.method](plan, storage, kwargs)
             else:
-                value = plan.invoke(storage, values)
-                if value is not None and hasattr(value, "__await__"):
-                    value = _awaited(value)
+                value = self._invoke(plan, storage, values)
             if not plan.in_parts:
                 value = plan.answer(value, storage)
-            if call.flag is not None and call.flag.is_set():
+            if call.is_cancelled:
                 raise Cancelled  # whatever was made, nobody would know of it
         except BaseException:
             call.undo()

@@ -63,7 +63,7 @@ sub call ($plan, $message, $more = undef) {
     }
     $pool{$type} = $connection if $answer;
     return if !$fresh && $answer && $answer == $NOTHING;
-    $! = $errno; ## no critic (RequireLocalizedPunctuationVars): local takes ten times as long
+    $! = $errno; ## no critic (RequireLocalizedPunctuationVars): local takes 3,500 instructions
     die failure($@, $plan, $message) if !$answer;
     return if $more && $more->{then};
     return $answer->@[2, 3] if $answer->[0] eq 'result';
@@ -84,7 +84,7 @@ sub repeatable ($err, $plan, $fresh) {
 # A broken connection as one line; whatever else ended the call (alarm, signal) as it came.
 sub failure ($err, $plan, $message) {
     if (ref($err) ne 'HASH') { # maybe while a file was being loaded, see Type.pm
-        delete @INC{ grep { !defined($INC{$_}) } keys %INC };
+        PVE::Storage::PyBridge::Type::forget_half_loaded();
         return $err;
     }
     my $fate = $err->{lost} && !$plan->{retry} ? ', outcome unknown' : '';
@@ -155,16 +155,13 @@ sub with_more ($message, $more, $then, $alarm, $names) {
 # The answer of the call; if others may go with it, all of them are left in $more.
 sub answer ($connection, $plan, $id, $more, $then, $ends) {
     $connection->{bytes} = 0;
-    my $answer = ($then ? short_answer($connection, $id) : undef)
-        // one_answer($connection, $plan, $id, $more, $ends);
+    my $answer = one_answer($connection, $plan, $id, $more, $ends);
     return $answer if !$more->{then};
     my @answers = $answer;
     for (@{ $then // [] }) {
         my ($kind, undef, $value) = $answers[-1]->@*;
         last if $kind ne 'result' || (defined($value) && !$value); # the server's rule, too
-        $id++;
-        push @answers,
-            short_answer($connection, $id) // one_answer($connection, $plan, $id, $more, $ends);
+        push @answers, one_answer($connection, $plan, ++$id, $more, $ends);
     }
     $connection->{id} = $id;
     $more->{answers} = \@answers;
@@ -186,7 +183,7 @@ sub short_answer ($connection, $id) {
 }
 
 sub one_answer ($connection, $plan, $id, $more, $ends) {
-    my $first = receive($connection, $plan, $ends);
+    my $first = short_answer($connection, $id) // receive($connection, $plan, $ends);
     return $first if $first->[0] eq 'result' && $first->[1] == $id;
     require PVE::Storage::PyBridge::Answer;
     my $receive = sub { return receive($connection, $plan, $ends) };

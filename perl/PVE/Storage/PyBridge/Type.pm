@@ -62,7 +62,7 @@ sub stub ($name) {
     return $stub{$name} = sub { unshift(@_, $name); goto &first_call };
 }
 
-my $half_loaded; # whether a file may be
+my $half_loaded; # whether a file has been
 
 # What answers is loaded now: socket and msgpack code (C-003), and the reading of rules. The caller
 # doesn't notice (V26).
@@ -74,16 +74,17 @@ sub first_call {
         eval {
             require PVE::Storage::PyBridge::Method;
             PVE::Storage::PyBridge::Method::plan($class, $name, $stub{$name});
-        } // forget_half_loaded($@);
+        } // do { my $err = $@; forget_half_loaded(); die $err; };
     };
     goto &$plan;
 }
 
 # A signal's handler may die while a file is being loaded, and Perl would refuse that file for good.
-sub forget_half_loaded ($err) {
-    delete @INC{ grep { !defined($INC{$_}) } keys %INC };
-    $half_loaded = 1;
-    die $err;
+sub forget_half_loaded () {
+    my @half = grep { !defined($INC{$_}) } keys %INC;
+    delete @INC{@half};
+    $half_loaded ||= @half;
+    return;
 }
 
 # What the first half of such a file had defined is defined once more.
