@@ -298,6 +298,20 @@ def test_restart_between_calls_is_not_noticed(mortal: Probe, signum: int) -> Non
         mortal.call(*given).ok()
 
 
+def test_restart_leaves_the_callers_errno_alone(mortal: Probe) -> None:
+    """The call is sent twice then, and the first attempt ends with a broken pipe."""
+    code = """
+        my ($class, @args) = @ARGS;
+        $! = 5;
+        $class->volume_snapshot(@args);
+        return $! + 0;
+    """
+    mortal.call(*SNAPSHOT).ok()
+    mortal.server.stop(signal.SIGTERM)
+    restart(mortal)
+    assert mortal.node.perl(code, "PVE::Storage::Custom::PyBridge::probe", *SNAPSHOT[1:]).ok() == 5
+
+
 @pytest.mark.contract("C-025")
 @pytest.mark.parametrize("method", ["volume_snapshot", "get_identity"])
 def test_killed_during_a_call(mortal: Probe, method: str) -> None:

@@ -155,7 +155,7 @@ def test_dead_silent_server(node: Node) -> None:
     socket_ = node.run / "faulty.sock"
     code = """
         require PVE::Storage::PyBridge::Client;
-        local $PVE::Storage::PyBridge::Client::SILENCE_SECONDS = 1;
+        local $PVE::Storage::PyBridge::Connection::SILENCE_SECONDS = 1;
         my $scfg = { type => 'faulty' };
         my $started = time;
         eval { PVE::Storage::Custom::PyBridge::faulty->deactivate_volume('s', $scfg, 'vm-1-a') };

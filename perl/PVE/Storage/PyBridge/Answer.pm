@@ -9,17 +9,18 @@ package PVE::Storage::PyBridge::Answer;
 use v5.36;
 
 use PVE::Storage::PyBridge::Codec;
+use PVE::Storage::PyBridge::Connection;
 
 =head3 end_of
 
-    my $answer = end_of($id, $message, $more, $connection, $receive);
+    my $answer = end_of($connection, $plan, $id, $more, $ends, $message);
 
-The message that ends the call of this number, by way of C<$message> and of those that C<< $receive->() >>
-returns after it. C<$more>: C<on_log>. Dies with a hash, as L<PVE::Storage::PyBridge::Client> expects.
+The message that ends the call of this number, by way of C<$message> and of those that come after it.
+C<$more>: C<on_log>. Dies with a hash, as L<PVE::Storage::PyBridge::Client> expects.
 
 =cut
 
-sub end_of ($id, $answer, $more, $connection, $receive) {
+sub end_of ($connection, $plan, $id, $more, $ends, $answer) {
     my $rows; # those that came before the result
     while (1) {
         my ($kind, $number) = @$answer;
@@ -34,7 +35,7 @@ sub end_of ($id, $answer, $more, $connection, $receive) {
         } elsif ($kind ne 'alive') {
             die { lost => 1, message => "unexpected '$kind' from the plugin server" };
         }
-        $answer = $receive->();
+        $answer = PVE::Storage::PyBridge::Connection::receive($connection, $plan, $ends);
     }
 }
 

@@ -15,19 +15,14 @@ use Time::HiRes (); # a list of names to import would triple what loading it cos
 use PVE::Storage::PyBridge::Codec;
 use PVE::Storage::PyBridge::Connection;
 
-# The server shows life every 5 s during a call; silence for this long means it is dead (D10).
-our $SILENCE_SECONDS = 30;
-
-# Of Linux, where EWOULDBLOCK is the same as EAGAIN; see PyBridge::Connection
-my ($EINTR, $EAGAIN, $ITIMER_REAL) = (4, 11, 0);
+my $ITIMER_REAL = 0; # of Linux
 
 my %pool; # type => connection
 
-# The usual answers of what changes something or checks it, by their number; to take them apart costs
-# ten times as much.
+# The usual answer of what changes something, by the call's number; to take it apart costs ten times as
+# much.
 my $NOTHING = ['result', 0, undef, {}];
-my @NOTHING = map { "\0\0\0\x0b\x94\xa6result" . chr($_) . "\xc0\x80" } 0 .. 110;
-my @YES = map { "\0\0\0\x0b\x94\xa6result" . chr($_) . "\x01\x80" } 0 .. 110;
+my @nothing;
 
 =head3 call
 
@@ -37,9 +32,8 @@ Sends one call and waits for its answer; dies with the error it got. C<$plan>: C
 C<retry> (safe to repeat), C<deadline> (seconds), C<names> (of its arguments). C<$message>: the C<call>
 frame in its short form, in which the number is filled in. C<$more>, if there is more to say: C<fd>,
 C<on_log>, C<blockers>, and C<then>: methods to be called after this one with the same storage and
-nothing else, each if the one before didn't fail or say no. Then nothing is returned: the answers are in
-C<< $more->{answers} >>, messages in this order, the first call's among them; only that one where the
-server is older or the connection new.
+nothing else, each if the one before didn't fail or say no; with it C<read>, which reads the answers, see
+L<PVE::Storage::PyBridge::Sequence>. Then nothing is returned.
 
 =cut
 
@@ -51,44 +45,32 @@ sub call ($plan, $message, $more = undef) {
     my $connection = delete $pool{$type};
     my $fresh = !$connection || $connection->{pid} != $$;
     my $answer = eval {
-        $connection = connection($plan, $message) if $fresh;
+        $connection = PVE::Storage::PyBridge::Connection::to($type, $message->[3]) if $fresh;
         exchange($connection, $plan, $message, $more, $ends);
     };
-    # A reused connection may belong to a server that has gone since.
-    if (!$answer && repeatable($@, $plan, $fresh)) {
-        $answer = eval {
-            $connection = connection($plan, $message);
-            exchange($connection, $plan, $message, $more, $ends);
-        };
+    if (!$answer) {
+        my @failed = ($@, $fresh, $plan, $message, $more, $ends);
+        ($fresh, $connection, $answer) = eval { mended(@failed) };
     }
     $pool{$type} = $connection if $answer;
     return if !$fresh && $answer && $answer == $NOTHING;
     $! = $errno; ## no critic (RequireLocalizedPunctuationVars): local takes 3,500 instructions
-    die failure($@, $plan, $message) if !$answer;
+    if (!$answer) {
+        my $err = $@;
+        PVE::Storage::PyBridge::Type::forget_half_loaded(); # a signal may have come at any point
+        die $err;
+    }
     return if $more && $more->{then};
     return $answer->@[2, 3] if $answer->[0] eq 'result';
     require PVE::Storage::PyBridge::Answer;
     return PVE::Storage::PyBridge::Answer::raise($answer->[2], $more);
 }
 
-sub connection ($plan, $message) {
-    my ($type, $storeid) = ($plan->{type}, $message->[3]);
-    return PVE::Storage::PyBridge::Connection::open_for($type, $storeid, $SILENCE_SECONDS);
-}
-
-sub repeatable ($err, $plan, $fresh) {
-    return 0 if ref($err) ne 'HASH' || $err->{late};
-    return $err->{unsent} || ($err->{lost} && $plan->{retry} && !$fresh);
-}
-
-# A broken connection as one line; whatever else ended the call (alarm, signal) as it came.
-sub failure ($err, $plan, $message) {
-    if (ref($err) ne 'HASH') { # maybe while a file was being loaded, see Type.pm
-        PVE::Storage::PyBridge::Type::forget_half_loaded();
-        return $err;
-    }
-    my $fate = $err->{lost} && !$plan->{retry} ? ', outcome unknown' : '';
-    return "storage '$message->[3]': $plan->{method}: $err->{message}$fate\n";
+# What a broken connection still allows; whatever else ended the call (alarm, signal) goes on as it came.
+sub mended ($err, @call) {
+    die $err if ref($err) ne 'HASH';
+    require PVE::Storage::PyBridge::Failure;
+    return (1, PVE::Storage::PyBridge::Failure::mended($err, @call));
 }
 
 # Returns the message that ends the call, result or error; dies with a hash when the connection
@@ -110,17 +92,23 @@ sub exchange ($connection, $plan, $message, $more, $ends) {
     $frame = $hello . $frame if $hello;
 
     my $sent = send($socket, $frame, Socket::MSG_NOSIGNAL);
-    send_rest($connection, $frame, $sent, $hello) if !$sent || $sent < length($frame);
-    if ($hello) {
-        delete $connection->{hello};
-        receive_welcome($connection);
+    if (!$sent || $sent < length($frame)) {
+        my $errno = $! + 0;
+        require PVE::Storage::PyBridge::Sending;
+        PVE::Storage::PyBridge::Sending::rest($connection, $frame, $sent, $errno);
     }
-    my $end = $more && exists($more->{fd}) ? hand_over($connection, $plan, $more->{fd}, $ends) : 0;
-    return $end if $end;
+    PVE::Storage::PyBridge::Connection::receive_welcome($connection) if $hello;
+    if ($more && exists($more->{fd})) {
+        require PVE::Storage::PyBridge::Sending;
+        my $end =
+            PVE::Storage::PyBridge::Sending::hand_over($connection, $plan, $more->{fd}, $ends);
+        return $end if $end; # before it came to that
+    }
 
+    my $several = $more && $more->{then};
     if (!defined($connection->{rest}) && sysread($socket, my $data, 65536)) {
-        if (!$more || !$more->{then}) {
-            return $NOTHING if $data eq $NOTHING[$id];
+        if (!$several) {
+            return $NOTHING if $data eq ($nothing[$id] //= nothing($id));
             my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data);
             return $message
                 if $message
@@ -130,7 +118,19 @@ sub exchange ($connection, $plan, $message, $more, $ends) {
         }
         $connection->{rest} = $data;
     }
-    return answer($connection, $plan, $id, $more // {}, $then, $ends);
+    $connection->{bytes} = 0;
+    my $read = $several ? $more->{read} : \&one_answer;
+    return $read->($connection, $plan, $id, $more // {}, $ends, $then);
+}
+
+sub nothing ($id) { return "\0\0\0\x0b\x94\xa6result" . chr($id) . "\xc0\x80"; }
+
+# The message that ends the call of this number.
+sub one_answer ($connection, $plan, $id, $more, $ends, @) {
+    my $first = PVE::Storage::PyBridge::Connection::receive($connection, $plan, $ends);
+    return $first if $first->[0] eq 'result' && $first->[1] == $id;
+    require PVE::Storage::PyBridge::Answer;
+    return PVE::Storage::PyBridge::Answer::end_of($connection, $plan, $id, $more, $ends, $first);
 }
 
 # The message with what is said of a call beside its arguments; in the form that any server reads, if
@@ -150,125 +150,6 @@ sub with_more ($message, $more, $then, $alarm, $names) {
     }
     $message[6] = \%meta;
     return \@message;
-}
-
-# The answer of the call; if others may go with it, all of them are left in $more.
-sub answer ($connection, $plan, $id, $more, $then, $ends) {
-    $connection->{bytes} = 0;
-    my $answer = one_answer($connection, $plan, $id, $more, $ends);
-    return $answer if !$more->{then};
-    my @answers = $answer;
-    for (@{ $then // [] }) {
-        my ($kind, undef, $value) = $answers[-1]->@*;
-        last if $kind ne 'result' || (defined($value) && !$value); # the server's rule, too
-        push @answers, one_answer($connection, $plan, ++$id, $more, $ends);
-    }
-    $connection->{id} = $id;
-    $more->{answers} = \@answers;
-    return $answer;
-}
-
-# Nothing or yes, if that has come.
-sub short_answer ($connection, $id) {
-    my $rest = $connection->{rest} // return undef;
-    my $front = substr($rest, 0, length($NOTHING[$id]));
-    my $yes = $front eq $YES[$id];
-    return undef if !$yes && $front ne $NOTHING[$id];
-    if (length($rest) > length($front)) {
-        substr($connection->{rest}, 0, length($front), '');
-    } else {
-        delete $connection->{rest};
-    }
-    return ['result', $id, $yes ? 1 : undef, {}];
-}
-
-sub one_answer ($connection, $plan, $id, $more, $ends) {
-    my $first = short_answer($connection, $id) // receive($connection, $plan, $ends);
-    return $first if $first->[0] eq 'result' && $first->[1] == $id;
-    require PVE::Storage::PyBridge::Answer;
-    my $receive = sub { return receive($connection, $plan, $ends) };
-    return PVE::Storage::PyBridge::Answer::end_of($id, $first, $more, $connection, $receive);
-}
-
-sub receive_welcome ($connection) {
-    my ($kind, $about, $error) = receive($connection, {}, undef)->@*;
-    if ($kind eq 'welcome') {
-        $connection->@{qw(then short asks)} = $about->@{qw(then short asks)}; # what it can do
-        return;
-    }
-    require PVE::Storage::PyBridge::Answer;
-    my $message =
-        $kind eq 'error' ? PVE::Storage::PyBridge::Answer::words($error) : "unexpected '$kind'";
-    die { message => "the plugin server refused us: $message" };
-}
-
-# What the first send couldn't take. An incomplete frame is never acted upon.
-sub send_rest ($connection, $frame, $sent, $hello) {
-    my $offset = $sent // 0;
-    while (1) {
-        if (!defined($sent)) {
-            die { late => 1, message => silence() } if $! == $EAGAIN;
-            my $err = { unsent => 1, message => "lost the plugin server: $!" };
-            if ($! != $EINTR) {
-                # maybe it said why it hung up
-                my $told = $hello ? eval { receive_welcome($connection); undef } // $@ : undef;
-                die ref($told) && !$told->{lost} ? $told : $err;
-            }
-        }
-        return if $offset == length($frame);
-        $sent = send($connection->{socket}, substr($frame, $offset), Socket::MSG_NOSIGNAL);
-        $offset += $sent // 0;
-    }
-}
-
-sub silence { return "the plugin server gave no sign of life for $SILENCE_SECONDS s"; }
-
-# A descriptor follows its call. A server that reads ahead asks for it by a sign of life, or ends the call.
-sub hand_over ($connection, $plan, $fd, $ends) {
-    die { message => 'the file handle is not open' } if !defined($fd);
-    if ($connection->{asks}) {
-        my $asked = receive($connection, $plan, $ends);
-        return $asked if $asked->[0] eq 'error';
-        die { lost => 1, message => "unexpected '$asked->[0]' from the plugin server" }
-            if $asked->[0] ne 'alive';
-    }
-    require IO::FDPass;
-    local $SIG{PIPE} = 'IGNORE';
-    IO::FDPass::send(fileno($connection->{socket}), $fd)
-        or die { lost => 1, message => "can't pass the file descriptor: $!" };
-    return;
-}
-
-# The next message. The socket's own timeout of 0.1 s lets us look at the clock (D10).
-sub receive ($connection, $plan, $ends) {
-    my $data = delete($connection->{rest}) // '';
-    my $heard;
-    while (1) {
-        if (length($data)) {
-            my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data);
-            if ($message) {
-                $connection->{rest} = substr($data, $size) if $size < length($data);
-                $connection->{bytes} += $size;
-                return $message;
-            }
-        }
-        # Each time, not only when it is quiet: a call that logs is late like any other.
-        my $now = Time::HiRes::time();
-        $heard //= $now;
-        die { lost => 1, late => 1, message => "got timeout after $plan->{deadline} s" }
-            if defined($ends) && $now > $ends;
-        die { lost => 1, late => 1, message => silence() } if $now - $heard > $SILENCE_SECONDS;
-
-        my $want = length($data) > 65536 ? 4 * 1024 * 1024 : 65536;
-        my $got = sysread($connection->{socket}, $data, $want, length($data));
-        if ($got) {
-            undef $heard;
-        } elsif (defined($got)) {
-            die { lost => 1, message => 'the plugin server ended during the call' };
-        } elsif ($! != $EINTR && $! != $EAGAIN) {
-            die { lost => 1, message => "lost the plugin server: $!" };
-        }
-    }
 }
 
 1;

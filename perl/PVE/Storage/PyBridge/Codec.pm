@@ -6,7 +6,6 @@ package PVE::Storage::PyBridge::Codec;
 # Frames, and what can cross in them. Loaded with the first call, never at load time of PVE.
 
 use v5.36;
-no warnings 'experimental::builtin'; ## no critic (ProhibitNoWarnings): so in Perl 5.36
 
 use Data::MessagePack;
 
@@ -15,29 +14,6 @@ sub WIRE_VERSION () { return 1; }
 
 my $packer = Data::MessagePack->new();
 my ($answers, $plain) = (0); # how many so far; the expression for plain ones, once it's worth it
-
-# Any structure of plain data; what can't cross (code, handles, objects) is left out (V3, V10).
-sub plain ($value) {
-    return $value if !ref($value);
-    return $value ? 1 : 0 if is_boolean($value);
-    my $kind = builtin::reftype($value);
-    if ($kind eq 'HASH') {
-        return {
-            map { my $item = $value->{$_}; crosses($item) ? ($_ => plain($item)) : () }
-                keys %$value
-        };
-    }
-    return [map { plain($_) } grep { crosses($_) } @$value] if $kind eq 'ARRAY';
-    return undef;
-}
-
-sub crosses ($value) {
-    return 1 if !ref($value) || is_boolean($value);
-    return builtin::reftype($value) =~ /\A(?:HASH|ARRAY)\z/;
-}
-
-# JSON's, of whatever module: all of them are or inherit from this class.
-sub is_boolean ($value) { return builtin::blessed($value) && $value->isa('JSON::PP::Boolean'); }
 
 =head3 section
 
@@ -53,11 +29,10 @@ sub section ($scfg) {
 
 sub unpacked ($bytes) { return $packer->unpack($bytes); }
 
-# Nearly everything crosses as it is, and to try is cheaper than to look; this is for the rest. Whatever
-# else ended the attempt, such as a signal's handler that died, is none of our business.
+# Nearly everything crosses as it is, and to try is cheaper than to look; this is for the rest.
 sub packed ($value, $err) {
-    die $err if $err !~ /msgpack|Data::MessagePack|scalar is 0 or 1/;
-    return $packer->pack(ref($value) eq 'ARRAY' ? [map { plain($_) } @$value] : plain($value));
+    require PVE::Storage::PyBridge::Plain;
+    return $packer->pack(PVE::Storage::PyBridge::Plain::instead($value, $err));
 }
 
 =head3 encode
@@ -114,26 +89,16 @@ sub decode ($buffer) {
     ($payload) = $payload =~ /\A(.*)\z/s if ${^TAINT};
     # The first few aren't worth the milliseconds for expression and proof: a short one without
     # large counts can't cost more than itself.
-    my $harmless = !$plain && $length < 1024 && $payload !~ /[\xdc-\xdf]/;
-    $plain //= plain_result() if ++$answers > 3;
-    my $message =
-        ($harmless || proven(\$payload)) ? eval { $packer->unpack($payload) } : undef;
+    my $harmless = ++$answers <= 3 && $length < 1024 && $payload !~ /[\xdc-\xdf]/;
+    if (!$harmless) {
+        require PVE::Storage::PyBridge::Proof;
+        $plain //= PVE::Storage::PyBridge::Proof::plain_result();
+    }
+    my $whole = $harmless || PVE::Storage::PyBridge::Proof::complete(\$payload);
+    my $message = $whole ? eval { $packer->unpack($payload) } : undef;
     die { lost => 1, message => 'answer is no msgpack array' }
         if ref($message) ne 'ARRAY' || !@$message;
     return (well_formed($message), 4 + $length);
-}
-
-sub proven ($payload) {
-    require PVE::Storage::PyBridge::Proof;
-    return PVE::Storage::PyBridge::Proof::complete($payload);
-}
-
-# The frame of a result with one plain value, or with a short list of such, and no extra.
-sub plain_result {
-    my $strings = join('|', map { sprintf('\x%02x.{%d}', 0xa0 + $_, $_) } 0 .. 31);
-    my $integers = '[\x00-\x7f\xe0-\xff]|[\xcc\xd0].|[\xcd\xd1]..|[\xce\xd2].{4}|[\xcf\xd3].{8}';
-    my $value = "(?>$integers|[\\xc0\\xc2\\xc3]|$strings|\\xcb.{8})";
-    return qr/\A(.{4})(\x94\xa6result(?:$integers)(?:$value|\x93$value{3}|\x94$value{4})\x80)/s;
 }
 
 sub well_formed ($message) {

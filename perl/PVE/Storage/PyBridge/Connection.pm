@@ -3,8 +3,8 @@ package PVE::Storage::PyBridge::Connection;
 # SPDX-FileCopyrightText: 2026 pve-pybridge contributors
 # SPDX-License-Identifier: AGPL-3.0-or-later
 
-# How a connection to a plugin server begins: who may be at the other end, who we are, and why there
-# is none. PyBridge::Client makes the calls on it.
+# How a connection to a plugin server begins, who may be at the other end and who we are; and what comes
+# from it. PyBridge::Client makes the calls on it.
 
 use v5.36;
 
@@ -12,32 +12,34 @@ use Socket ();
 
 use PVE::Storage::PyBridge::Codec;
 
-# Of Linux. Errno.pm, constant.pm and a list of names to import would take 2.5 ms where nobody has
-# loaded them yet.
+# The server shows life every 5 s during a call; silence for this long means it is dead (D10).
+our $SILENCE_SECONDS = 30;
+
+# Of Linux, where EWOULDBLOCK is the same as EAGAIN. Errno.pm, constant.pm and a list of names to import
+# would take 2.5 ms where nobody has loaded them yet.
 my ($EINTR, $EAGAIN, $SO_PEERCRED) = (4, 11, 17);
 
-=head3 open_for
+=head3 to
 
-    my $connection = open_for($type, $storeid, $seconds);
+    my $connection = to($type, $storeid);
 
 A new connection as a hash: C<socket>, C<pid> (whose it is), C<id> (of its last call), C<hello> (what
 must be sent before the first one). Dies with one line that names the storage.
 
 =cut
 
-sub open_for ($type, $storeid, $seconds) {
+sub to ($type, $storeid) {
     my ($dir) = ($ENV{PVE_PYBRIDGE_RUN} // '') =~ m|\A(/[^\0\n]+)\z|;
     my $path = ($dir // '/run/pve-pybridge') . "/$type.sock";
     my $what = "storage '$storeid': plugin server for type '$type'";
 
-    my @stat = lstat($path)
-        or die "$what is not running (" . why_absent($type, "$path: $!") . ")\n";
+    my @stat = lstat($path) or die "$what is not running (" . why_absent($type, $path) . ")\n";
     die "$what: $path is no socket\n" if !-S _;
     die "$what: $path belongs to user $stat[4], not to root\n" if !trusted($stat[4]);
 
     socket(my $socket, Socket::AF_UNIX, Socket::SOCK_STREAM, 0) or die "$what: no socket: $!\n";
     # Waits while the listening socket has no room; a signal that PVE handles must not end that.
-    setsockopt($socket, Socket::SOL_SOCKET, Socket::SO_SNDTIMEO, pack('l!l!', $seconds, 0));
+    setsockopt($socket, Socket::SOL_SOCKET, Socket::SO_SNDTIMEO, pack('l!l!', $SILENCE_SECONDS, 0));
     until (connect($socket, Socket::pack_sockaddr_un($path))) {
         next if $! == $EINTR;
         die "$what takes no more callers ($path: $!)\n" if $! == $EAGAIN;
@@ -50,14 +52,10 @@ sub open_for ($type, $storeid, $seconds) {
     return { socket => $socket, pid => $$, id => 0, hello => hello($type) };
 }
 
-# Why there is no socket: the usual reason is a removed package, which leaves its manifest.
-sub why_absent ($type, $reason) {
-    require PVE::Storage::PyBridge::Manifest;
-    my $dir = PVE::Storage::PyBridge::Manifest::directory();
-    my $manifest = eval { PVE::Storage::PyBridge::Manifest::read_one("$dir/$type.json") } // {};
-    my $plugin = $manifest->{plugin} // '';
-    return $reason if $plugin !~ m|\A/| || -e $plugin;
-    return "$plugin is gone: install its package again";
+sub why_absent ($type, $path) {
+    my $reason = "$path: $!";
+    require PVE::Storage::PyBridge::Failure;
+    return PVE::Storage::PyBridge::Failure::why_absent($type, $reason);
 }
 
 sub trusted ($uid) { return $uid == 0 || $uid == $>; }
@@ -66,14 +64,15 @@ sub trusted ($uid) { return $uid == 0 || $uid == $>; }
 sub hello ($type) {
     no warnings 'once'; # absent before APIVER 13
     my $known = $PVE::Storage::Plugin::hints_properties // {};
-    my $host = sub ($name) { my $sub = PVE::Storage->can($name); return $sub ? $sub->() : 0; };
+    my ($apiver, $apiage) =
+        map { my $sub = PVE::Storage->can($_); $sub ? $sub->() : 0 } qw(APIVER APIAGE);
     return PVE::Storage::PyBridge::Codec::encode([
         'hello',
         {
             wire => PVE::Storage::PyBridge::Codec::WIRE_VERSION,
             type => $type,
-            apiver => $host->('APIVER') + 0,
-            apiage => $host->('APIAGE') + 0,
+            apiver => $apiver + 0,
+            apiage => $apiage + 0,
             hints => [sort keys %$known],
             pid => $$ + 0,
             shim => ($PVE::Storage::Custom::PyBridge::VERSION // 0) + 0,
@@ -83,6 +82,50 @@ sub hello ($type) {
             command => "$0",
         },
     ]);
+}
+
+# The answer to our hello: what the server can do.
+sub receive_welcome ($connection) {
+    delete $connection->{hello};
+    my ($kind, $about, $error) = receive($connection, {}, undef)->@*;
+    return $connection->@{qw(then short asks)} = $about->@{qw(then short asks)}
+        if $kind eq 'welcome';
+    require PVE::Storage::PyBridge::Failure;
+    die { message => PVE::Storage::PyBridge::Failure::refusal($kind, $error) };
+}
+
+sub silence { return "the plugin server gave no sign of life for $SILENCE_SECONDS s"; }
+
+# The next message. The socket's own timeout of 0.1 s lets us look at the clock (D10).
+sub receive ($connection, $plan, $ends) {
+    my $data = delete($connection->{rest}) // '';
+    my $heard;
+    while (1) {
+        if (length($data)) {
+            my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data);
+            if ($message) {
+                $connection->{rest} = substr($data, $size) if $size < length($data);
+                $connection->{bytes} += $size;
+                return $message;
+            }
+        }
+        # Each time, not only when it is quiet: a call that logs is late like any other.
+        my $now = Time::HiRes::time();
+        $heard //= $now;
+        die { lost => 1, late => 1, message => "got timeout after $plan->{deadline} s" }
+            if defined($ends) && $now > $ends;
+        die { lost => 1, late => 1, message => silence() } if $now - $heard > $SILENCE_SECONDS;
+
+        my $want = length($data) > 65536 ? 4 * 1024 * 1024 : 65536;
+        my $got = sysread($connection->{socket}, $data, $want, length($data));
+        if ($got) {
+            undef $heard;
+        } elsif (defined($got)) {
+            die { lost => 1, message => 'the plugin server ended during the call' };
+        } elsif ($! != $EINTR && $! != $EAGAIN) {
+            die { lost => 1, message => "lost the plugin server: $!" };
+        }
+    }
 }
 
 1;

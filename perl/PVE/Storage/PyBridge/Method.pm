@@ -11,28 +11,6 @@ use v5.36;
 # Forwarded in one round trip when PVE asks for them in a row.
 my %TOGETHER = map { $_ => 1 } qw(check_connection activate_storage status);
 
-my %MAKE = (
-    forward => sub ($manifest, $name, $row) {
-        require PVE::Storage::PyBridge::Forward;
-        my $alone = PVE::Storage::PyBridge::Forward::plan($manifest, $name, $row);
-        return $alone if !$TOGETHER{$name};
-        require PVE::Storage::PyBridge::Together;
-        return PVE::Storage::PyBridge::Together::plan($manifest, $name, $alone);
-    },
-    static => sub ($manifest, $name, $row) {
-        require PVE::Storage::PyBridge::Static;
-        my $static =
-            PVE::Storage::PyBridge::Static::plan($manifest, $name, $row, parser($manifest));
-        return sub {
-            my ($class, @args) = @_;
-            return $static->(@args);
-        };
-    },
-    refuse => sub ($manifest, $name, $row) {
-        return sub { die "storage type '$manifest->{type}' does not support $name\n" };
-    },
-);
-
 =head3 plan
 
     my $method = plan($class, $name, $stub);
@@ -54,20 +32,16 @@ sub plan ($class, $name, $stub) {
 }
 
 sub made ($manifest, $name) {
-    if ($name eq 'parse_volname') {
-        my $parse = parser($manifest);
-        return sub { return $parse->($_[1]); };
+    my $row = $manifest->{methods}->{forward}->{$name};
+    if (!$row) {
+        require PVE::Storage::PyBridge::Local;
+        return PVE::Storage::PyBridge::Local::plan($manifest, $name);
     }
-    my $methods = $manifest->{methods};
-    my ($kind) = grep { exists($methods->{$_}->{$name}) } keys %$methods;
-    my $row = $methods->{$kind}->{$name};
-    return $MAKE{$kind}->($manifest, $name, $kind eq 'refuse' ? $row : row($name, $row));
-}
-
-# One parser for all methods of a type.
-sub parser ($manifest) {
-    require PVE::Storage::PyBridge::Names;
-    return $manifest->{made}->{parser} //= PVE::Storage::PyBridge::Names::parser($manifest);
+    require PVE::Storage::PyBridge::Forward;
+    my $alone = PVE::Storage::PyBridge::Forward::plan($manifest, $name, row($name, $row));
+    return $alone if !$TOGETHER{$name};
+    require PVE::Storage::PyBridge::Together;
+    return PVE::Storage::PyBridge::Together::plan($manifest, $name, $alone);
 }
 
 =head3 row
@@ -85,11 +59,11 @@ sub row ($name, $text) {
     die "method '$name': its row says too little: '$text'\n" if !defined($result);
     my %row = (context => $context, result => $result, args => []);
     for my $word (@words) {
-        my ($key, $type) = split(/:/, $word, 2);
-        if ($word =~ /\A(\w+)=(.*)\z/) {
-            $row{$1} = $2;
+        my ($key, $sign, $said) = split(/([:=])/, $word, 2);
+        if ($sign && $sign eq '=') {
+            $row{$key} = $said;
         } else {
-            push $row{args}->@*, [$key, $type // $key];
+            push $row{args}->@*, [$key, $said // $key];
         }
     }
     return \%row;

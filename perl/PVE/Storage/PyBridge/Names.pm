@@ -26,6 +26,10 @@ more (5 us) than parsing it again (3 us).
 =cut
 
 sub parser ($manifest) {
+    return $manifest->{made}->{parser} //= parser_of($manifest); # one for all methods
+}
+
+sub parser_of ($manifest) {
     my $type = $manifest->{type};
     my @patterns =
         map { [PVE::Storage::PyBridge::Type::compiled($_->{pattern}), $_] } $manifest->{names}->@*;

@@ -64,4 +64,20 @@ sub scalars () {
         grep { !$VALUES[$_] && !$COUNT[$_] } 0 .. 0x7f, 0xa0 .. 0xff;
 }
 
+=head3 plain_result
+
+    my $expression = plain_result();
+
+What a frame looks like that is a result with one plain value, or with a short list of such, and no extra.
+Captures the length and the payload.
+
+=cut
+
+sub plain_result {
+    my $strings = join('|', map { sprintf('\x%02x.{%d}', 0xa0 + $_, $_) } 0 .. 31);
+    my $integers = '[\x00-\x7f\xe0-\xff]|[\xcc\xd0].|[\xcd\xd1]..|[\xce\xd2].{4}|[\xcf\xd3].{8}';
+    my $value = "(?>$integers|[\\xc0\\xc2\\xc3]|$strings|\\xcb.{8})";
+    return qr/\A(.{4})(\x94\xa6result(?:$integers)(?:$value|\x93$value{3}|\x94$value{4})\x80)/s;
+}
+
 1;

@@ -8,31 +8,34 @@ package PVE::Storage::PyBridge::Static;
 
 use v5.36;
 
+use PVE::Storage::PyBridge::Names;
+
 # Answers that a method remembers; bounded, because pvestatd lives for months.
 use constant MAX_MEMO => 20_000;
 
 =head3 plan
 
-    my $static = plan($manifest, $name, $row, $parse);
-    my @answer = $static->(@arguments_without_class);
+    my $method = plan($manifest, $name, $row);
+    my @answer = $class->$method(@arguments);
 
 The sub of one method.
 
 =cut
 
-sub plan ($manifest, $name, $row, $parse) {
+sub plan ($manifest, $name, $row) {
     return formats($manifest) if $name eq 'get_formats';
+    my $parse = PVE::Storage::PyBridge::Names::parser($manifest);
     my $answerer = answerer($manifest->{rules}->{$name} // [], $row, $parse);
-    return sub (@given) { return @{ $answerer->(\@given) // [] } }
+    return sub ($, @given) { return @{ $answerer->(\@given) // [] } }
         if $row->{context} eq 'list';
-    return sub (@given) { return $answerer->(\@given) ? 1 : 0 }
+    return sub ($, @given) { return $answerer->(\@given) ? 1 : 0 }
         if $row->{result} eq 'bool';
-    return sub (@given) { return $answerer->(\@given) };
+    return sub ($, @given) { return $answerer->(\@given) };
 }
 
 # The one static answer that is no rule: fresh structures each time.
 sub formats ($manifest) {
-    return sub ($scfg, @) {
+    return sub ($, $scfg, @) {
         my ($valid, $default) = $manifest->{formats}->@*;
         $default = $scfg->{format} if $scfg->{format};
         return { default => $default, valid => { map { $_ => 1 } @$valid } };

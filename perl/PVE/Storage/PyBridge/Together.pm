@@ -13,12 +13,12 @@ package PVE::Storage::PyBridge::Together;
 # call of its own.
 
 use v5.36;
-no warnings 'experimental::builtin'; ## no critic (ProhibitNoWarnings): refaddr, so in Perl 5.36
 
 use PVE::Storage::PyBridge::Client;
 use PVE::Storage::PyBridge::Codec;
 use PVE::Storage::PyBridge::Forward;
 use PVE::Storage::PyBridge::Method;
+use PVE::Storage::PyBridge::Sequence;
 
 my %PLAN = (
     check_connection => \&check_connection,
@@ -106,8 +106,8 @@ sub online ($storeid, $answer) {
 sub ask ($manifest, $methods, $storeid, $scfg, $cache) {
     my $plan = $manifest->{made}->{rows}->{"@$methods"} //= row($manifest, $methods);
     my $section = PVE::Storage::PyBridge::Codec::section($scfg);
-    my $message = ['call', 0, $plan->{method}, $storeid, $section, [], builtin::refaddr($cache)];
-    my $more = { then => $plan->{then} };
+    my $message = ['call', 0, $plan->{method}, $storeid, $section, [], 0 + $cache];
+    my $more = { then => $plan->{then}, read => \&PVE::Storage::PyBridge::Sequence::answers };
     return $more->{answers}->@*
         if eval { PVE::Storage::PyBridge::Client::call($plan, $message, $more); 1 };
     return ['died', 0, $@];

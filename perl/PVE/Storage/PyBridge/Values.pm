@@ -15,6 +15,7 @@ use JSON ();
 use Scalar::Util qw(looks_like_number);
 
 use PVE::Storage::PyBridge::Codec;
+use PVE::Storage::PyBridge::Plain;
 
 # Argument type => encoder, for types that PyBridge::Forward doesn't take itself. Values that don't fit
 # go as they are: the server says what is wrong.
@@ -27,7 +28,7 @@ my %ENCODE = (
     strlist => sub ($value) {
         return ref($value) eq 'ARRAY' ? [map { string($_) } @$value] : $value;
     },
-    map { $_ => \&PVE::Storage::PyBridge::Codec::plain } qw(map intmap snapshots),
+    map { $_ => \&PVE::Storage::PyBridge::Plain::plain } qw(map intmap snapshots),
 );
 
 =head3 encoder
@@ -81,6 +82,38 @@ sub with_json_booleans ($value, @) {
     return $value ? JSON::true() : JSON::false() if $ref eq 'Data::MessagePack::Boolean';
     return [map { with_json_booleans($_) } @$value] if $ref eq 'ARRAY';
     return { map { $_ => with_json_booleans($value->{$_}) } keys %$value };
+}
+
+# The section of a storage, for the one method that isn't given it (on_update_hook).
+sub section_of ($storeid) {
+    return PVE::Storage::PyBridge::Codec::section(PVE::Storage::config()->{ids}->{$storeid});
+}
+
+# PVE persists what a hook changed in the hash it was given (V6).
+sub mutate ($plan, $message, $hash, $extra) {
+    my $shaped = sub ($kind, $value) {
+        PVE::Storage::PyBridge::Forward::shaped($plan->{method}, $message->[3], $kind, $value);
+    };
+    my $change = $shaped->('HASH', $extra->{mutable} // return);
+    my $set = with_json_booleans($shaped->('HASH', $change->{set} // {}));
+    my $delete = $shaped->('ARRAY', $change->{delete} // []);
+    $hash->{$_} = $set->{$_} for keys %$set;
+    delete $hash->{$_} for @$delete;
+    return;
+}
+
+# free_image may leave work for later: a code ref that PVE runs in a task of its own (V5).
+sub cleanup ($value, $plan, $message) {
+    return undef if !defined($value);
+    my $work =
+        PVE::Storage::PyBridge::Forward::shaped($plan->{method}, $message->[3], 'HASH', $value);
+    my $later = { type => $plan->{type}, method => 'free_image_cleanup', names => ['data'] };
+    my @call =
+        ('call', 0, $later->{method}, $message->@[3, 4], [$work->{data}], $message->[6]);
+    return sub {
+        PVE::Storage::PyBridge::Client::call($later, \@call);
+        return;
+    };
 }
 
 1;
