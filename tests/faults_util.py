@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge_util import Node, Server
+from pve_pybridge.crew import SPARE
 from pve_pybridge.testing.perl import PerlResult, PerlSession
 from wire_util import Client
 
 FAULTY: Final = Path(__file__).parent / "plugins" / "faulty.py"
 TOTAL: Final = 1 << 40
 USED: Final = 1 << 30
+IDLE_THREADS: Final = 3 + SPARE
+"""At most so many has an idle server: who accepts, watches, leads, and the spare ones."""
 Outcome = tuple[PerlResult, float]
 """An answer and the seconds it took."""
 CALL: Final = """

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from bridge_util import Node
-from faults_util import FAULTY, HELLO, Faults, Inherited, listening, start_call
+from faults_util import FAULTY, HELLO, IDLE_THREADS, Faults, Inherited, listening, start_call
 from pve_pybridge.process import KILL_AFTER_SECONDS
 from pve_pybridge.testing.perl import PerlCrashed
 from wire_util import Client, after_welcome, fake_server, welcome
@@ -208,7 +208,7 @@ def test_connection_limit(own: Faults) -> None:
             own.wait_for(lambda: own.call_in(perl, "path", own.scfg(), "vm-1-a", "s").error is None)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    own.wait_for(lambda: own.threads() <= 4)
+    own.wait_for(lambda: own.threads() <= IDLE_THREADS)
 
 
 # --- the end, as systemd has it ----------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bridge_util import Node
-from faults_util import TOTAL, USED, Faults, Outcome
+from faults_util import IDLE_THREADS, TOTAL, USED, Faults, Outcome
 from pve_pybridge import inflight
 
 FIGURES = [TOTAL, TOTAL - USED, USED, 1]
@@ -109,15 +109,14 @@ def test_concurrent_status_calls_share_one_run(faults: Faults) -> None:
 def test_hung_status_collects_no_threads(own: Faults) -> None:
     """However many ask, and however often: one thread of the plugin is stuck."""
     scfg = own.scfg("status=hang-c", gate=own.gate)
-    before = own.threads()
     started = time.monotonic()
     with own.shut_gate():
         for _ in range(2):
             answers = own.at_once(6, "status", "stuck", scfg, {})
             assert [answer.ok() for answer in answers] == [[]] * 6
         attempts = 1 + int((time.monotonic() - started) / inflight.STUCK_SECONDS)
-        own.wait_for(lambda: own.threads() <= before + attempts)
-    own.wait_for(lambda: own.threads() <= before)
+        own.wait_for(lambda: own.threads() <= IDLE_THREADS + attempts)
+    own.wait_for(lambda: own.threads() <= IDLE_THREADS)
 
 
 @pytest.mark.contract("C-037")

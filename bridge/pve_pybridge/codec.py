@@ -100,12 +100,12 @@ def result(number: int, value: object, extra: Mapping[str, object]) -> bytes:
     return encode("result", number, value, extra)
 
 
-def decode_length(header: bytes) -> int:
+def decode_length(frame: bytes) -> int:
     """Payload length from a frame's first four bytes; ProtocolError when it is over the limit."""
-    (length,) = HEADER.unpack(header)
+    length: int = HEADER.unpack_from(frame)[0]
     if length > MAX_FRAME:
         raise ProtocolError(f"frame of {length} bytes exceeds the limit of {MAX_FRAME}")
-    return int(length)
+    return length
 
 
 def decode(payload: bytes) -> list[Any]:

@@ -114,7 +114,7 @@ def _integers(value: object) -> dict[str, int]:
 
 def _hints(value: object) -> dict[str, Any]:
     """A map in which Perl's "0" is false and "1" true, as in its integers (V9)."""
-    given = mapping(value)
+    given = _map(value) if type(value) is dict else mapping(value)
     if str in map(type, given.values()):
         for key, item in given.items():
             if type(item) is str:

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 from . import codec
 from .callers import Callers
 from .coerce import integer, mapping, strings, text
+from .crew import Crew
 from .errors import Cancelled, DeadlineExceeded, ProtocolError
 from .frames import FrameSocket
 from .host import NOTHING, Extra, Serves, describe
@@ -36,6 +37,8 @@ T = TypeVar("T")
 
 _METHODS: Final = {name.encode(): name for name in METHODS}
 """A method's name as it comes → as text."""
+QUICK_SECONDS: Final = 0.001
+"""A call that takes longer makes nobody else wait; to wake a thread for it takes up to 0.1 ms."""
 MAX_SECTIONS: Final = 256
 """Storages whose sections a connection remembers."""
 
@@ -48,6 +51,7 @@ class Service(Protocol):
     metrics: Metrics
     callers: Callers
     trace: Trace
+    crew: Crew
 
     others: frozenset[str]
     """Methods that are more than a call of the host."""
@@ -58,12 +62,15 @@ class Service(Protocol):
     def last_status(self, storeid: str) -> object:
         """The last good figures of a storage."""
 
+    def quick(self, storeid: str) -> set[str]:
+        """Methods of a storage that took no time when they were last called."""
+
     def forget(self, connection: Connection) -> None:
         """The connection ended."""
 
 
 class Connection:
-    """Serves one accepted socket in a thread of its own."""
+    """Serves one accepted socket, whenever something has come."""
 
     def __init__(self, server: Service, sock: socket.socket):
         self.draining = False
@@ -72,6 +79,7 @@ class Connection:
         self._server = server
         self._frames = FrameSocket(sock)
         self._idle = False
+        self._greeted = False
         self._known = False
         self._caller = Caller()
         self._sections: dict[object, Section] = {}
@@ -80,27 +88,29 @@ class Connection:
         """The socket's descriptor, -1 once closed."""
         return self._frames.fileno()
 
-    def serve(self) -> None:
-        """Until the caller hangs up or breaks the protocol; never raises."""
+    def serve(self) -> bool:
+        """Take what has come; False when the caller has hung up or broken the protocol."""
         try:
-            self._frames.check_peer()
-            self._greet()
-            while self._one_call():
-                pass
+            goes_on = self._one_call() if self._greeted else self._greet()
+            while goes_on and self._frames.pending:
+                goes_on = self._one_call()
+            self._idle = True  # first: either we see that we drain, or ``drain`` that we are idle
+            if self.draining:
+                self._frames.shut(socket.SHUT_RD)
+            return goes_on
         except ProtocolError as err:
             logger.warning("%s: %s", self._caller.command or "unknown caller", err)
             self.refuse("protocol", str(err))
         except (EOFError, OSError):
             pass  # hung up: the normal end of a connection
-        except Exception:
+        except BaseException:
             logger.exception("connection of %s failed", self._caller.command or "unknown caller")
-        finally:
-            self._server.forget(self)
-            self.close()
+        return False
 
     def close(self) -> None:
         """Hang up."""
         self._frames.close()
+        self._server.forget(self)
 
     def refuse(self, kind: str, message: str) -> None:
         """An error that belongs to no call; the caller may be gone."""
@@ -144,7 +154,8 @@ class Connection:
 
     # --- greeting ------------------------------------------------------------------------------
 
-    def _greet(self) -> None:
+    def _greet(self) -> bool:
+        self._frames.check_peer()
         message = self._frames.receive()
         if message[0] != "hello":
             raise ProtocolError(f"expected hello, got {message[0]}")
@@ -177,6 +188,8 @@ class Connection:
             "asks": 1,
         }
         self._frames.send("welcome", {**welcome, "pid": os.getpid()})
+        self._greeted = True
+        return True
 
     def _check_version(self, about: dict[str, Any]) -> None:
         wire, type_ = about.get("wire"), about.get("type")
@@ -194,14 +207,11 @@ class Connection:
 
     def _one_call(self) -> bool:
         """Receive and answer one call, and what comes with it; False when there is no next one."""
-        self._idle = True  # first: either we see that we drain, or ``drain`` that we are idle
-        if self.draining:
-            self._frames.shut(socket.SHUT_RD)
         message = self._frames.receive()
         self._idle = False
-        if message[0] == "cancel":
-            return True  # its call ended before we read this
         if message[0] != "call":
+            if message[0] == "cancel":
+                return True  # its call ended before we read this
             raise ProtocolError(f"expected call, got {message[0]}")
         _, number, method, storeid, scfg, args, about = message
         section = self._sections.get(storeid)
@@ -242,6 +252,7 @@ class Connection:
             ends = running.started + alarm
         frames, then = b"", _field("call", "then", strings, meta.get("then", []))
         if meta.get("fd"):  # for the first one
+            self._server.crew.aside(self)  # it comes when the caller has read that we wait for it
             running.fd = self._frames.receive_fd(running.number)
         while True:
             if ends is not None:
@@ -269,10 +280,13 @@ class Connection:
 
         PVE wouldn't ask further after an error or a no.  None when the watcher has answered.
         """
-        server = self._server
+        server, quick = self._server, running.method in section.quick
+        if not quick:
+            server.crew.aside(self)
         if server.trace.sinks:
             running.lines = []
-        server.watcher.begin(running)
+        calls = server.watcher.running
+        calls[running] = running
         error, value, extra = None, None, NOTHING
         try:
             if running.method in server.others:
@@ -285,11 +299,13 @@ class Connection:
         except BaseException as err:  # the thread must answer: a plugin may even raise SystemExit
             error = error_of(err, running, server.host.type, draining=self.draining)
             frame = codec.encode("error", running.number, error)
-        ours = server.watcher.end(running)
+        ours = calls.pop(running, None) is not None
         if running.fd is not None:
             os.close(running.fd)
         if running.method[:1] != "_":  # the bridge's own questions: no calls of the plugin
             seconds = time.monotonic() - running.started
+            if (seconds < QUICK_SECONDS) is not quick:
+                (section.quick.discard if quick else section.quick.add)(running.method)
             server.metrics.count(running.method, seconds, error is not None)
             if running.lines is not None:
                 outcome = _outcome(running, value, extra, error, ours)
@@ -308,6 +324,7 @@ class Connection:
         if len(self._sections) >= MAX_SECTIONS:
             self._sections.clear()
         section = _field("call", "scfg", partial(Section, storeid), received)
+        section.quick = self._server.quick(section.storeid)
         self._sections[storeid] = section
         return section
 

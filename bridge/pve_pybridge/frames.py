@@ -16,6 +16,7 @@ from . import codec
 from .errors import ProtocolError
 
 _CREDENTIALS: Final = struct.Struct("3i")
+_length: Final = codec.HEADER.unpack_from
 _AT_ONCE: Final = 4096
 """Bytes of nearly any call.  With many callers each read hands the interpreter to another one."""
 
@@ -26,7 +27,8 @@ class FrameSocket:
     def __init__(self, sock: socket.socket):
         self._sock = sock
         self._at_once = 4
-        self._read = b""
+        self.pending = b""
+        """What was read and not yet taken, the beginning of the next message."""
         self._send_lock = threading.Lock()
         hangup = select.poll()
         hangup.register(sock, 0)  # POLLHUP is always told
@@ -58,19 +60,19 @@ class FrameSocket:
 
         Never reads a byte more while a descriptor may be riding on the next one: see ``ahead``.
         """
-        data = self._read or self._sock.recv(self._at_once)
+        data = self.pending
+        if not data:
+            data = self._sock.recv(self._at_once)
+            if len(data) > 4 and _length(data)[0] == len(data) - 4:  # nearly always
+                return codec.decode(data[4:])
         if len(data) < 4:
             data = self._rest(data, 4)
-        length = codec.decode_length(data[:4])
-        size = 4 + length
-        if len(data) == size:
-            self._read = b""
-            return codec.decode(data[4:])
+        size = 4 + codec.decode_length(data)
         if len(data) < size:
-            payload = data[4:] + self._sock.recv(size - len(data))
-            self._read = b""
-            return codec.decode(payload if len(payload) == length else self._rest(payload, length))
-        self._read = data[size:]
+            data += self._sock.recv(size - len(data))
+            if len(data) < size:
+                data = self._rest(data, size)
+        self.pending = data[size:]
         return codec.decode(data[4:size])
 
     def ahead(self) -> None:
@@ -89,7 +91,7 @@ class FrameSocket:
     def receive_fd(self, number: int) -> int:
         """The descriptor of a call, which comes right behind it or when it's asked for."""
         if self._at_once == _AT_ONCE:
-            if self._read:
+            if self.pending:
                 raise ProtocolError("call announces a file descriptor, but something else follows")
             self.send("alive", number)
         data, descriptors, _, _ = socket.recv_fds(self._sock, 1, 1)

@@ -146,9 +146,11 @@ class Host:
                 value, extra = self._hooks[call.method](plan, storage, kwargs)
             else:
                 value = self._invoke(plan, storage, values)
-            if not plan.in_parts:
+            if plan.encode is None:
+                value = None
+            elif not plan.in_parts:
                 value = plan.answer(value, storage)
-            if call.is_cancelled:
+            if call.flag is not None and call.flag.is_set():
                 raise Cancelled  # whatever was made, nobody would know of it
         except BaseException:
             call.undo()

@@ -22,7 +22,7 @@ from .methods import METHODS, Arg, Arguments, Method
 from .model import Cleanup, Hints
 from .plugin import StoragePlugin, implemented
 from .results import RESULTS, RESULTS_OF_STORAGE, nested, raw, volumes
-from .storage import Storage
+from .storage import Call, Storage
 
 Encoder = Callable[[Any, Storage[Any]], object]
 
@@ -47,31 +47,32 @@ class Plan:
     """The method's arguments, in the order in which ``values`` returns them."""
     arguments: tuple[tuple[Callable[[object], Any], Callable[[], Any]], ...]
     """How those that a call carries become Python's, and what they are when they didn't come."""
-    convert: Callable[[Any], list[Any]]
+    convert: Callable[[Any, Call], list[Any]]
     """All of them at once, if they are as they should be."""
     hints: int | None
     volname: int | None
     """Places of arguments that the call itself has to do with."""
+    not_carried: bool
+    """Whether the method takes one more than a call carries."""
     invoke: Callable[[Storage[Any], Sequence[Any]], Any]
     """Calls the method with what ``values`` returned."""
     in_parts: bool
     """Whether the answer may be long, and is sent while it is made."""
-    encode: Encoder
-    """The answer in PVE's form; TypeError or ValueError says what is wrong with it."""
+    encode: Encoder | None
+    """The answer in PVE's form; TypeError or ValueError says what is wrong with it.  None: none."""
 
     def values(self, args: Arguments, storage: Storage[Any]) -> list[Any]:
         """The arguments of a call, typed by its row; StorageError names a wrong one."""
         try:
-            values = self.convert(args)
+            values = self.convert(args, storage.call)
         except (ValueError, LookupError):  # by name, too few, or wrong
             values = self._one_by_one(args if isinstance(args, list) else self._ordered(args))
-        call = storage.call
-        if self.hints is not None:
-            values[self.hints] = Hints(values[self.hints], call.host)
+            if self.hints is not None:
+                values[self.hints] = Hints(values[self.hints], storage.call.host)
         if self.volname is not None:
-            call.volname = values[self.volname]
-        if len(self.names) > len(values):
-            values.append(call.fd)  # None where the host puts the section
+            storage.call.volname = values[self.volname]
+        if self.not_carried:
+            values.append(storage.call.fd)  # None where the host puts the section
         return values
 
     def _one_by_one(self, given: list[Any]) -> list[Any]:
@@ -94,6 +95,7 @@ class Plan:
 
     def answer(self, value: object, storage: Storage[Any]) -> object:
         """The answer for the wire; WrongAnswer says what PVE would have done with it."""
+        assert self.encode is not None
         try:
             return self.encode(value, storage)
         except (TypeError, ValueError) as err:
@@ -114,6 +116,7 @@ def plan_of(plugin: StoragePlugin[Any], name: str) -> Plan:
         convert=_converting(row),
         hints=wire.index("hints") if "hints" in wire else None,
         volname=wire.index("volname") if "volname" in wire else None,
+        not_carried=bool(others),
         invoke=_invoking(method, (*wire, *others))
         if implemented(type(plugin), name)
         else partial(_not_supported, plugin.type, name),
@@ -122,7 +125,7 @@ def plan_of(plugin: StoragePlugin[Any], name: str) -> Plan:
     )
 
 
-def _converting(row: Method) -> Callable[[Any], list[Any]]:
+def _converting(row: Method) -> Callable[[Any, Call], list[Any]]:
     """All arguments of a call, compiled as ``_invoking`` is: half of what a loop takes."""
     items = [
         f"None if args[{i}] is None else convert{i}(args[{i}])"
@@ -130,8 +133,13 @@ def _converting(row: Method) -> Callable[[Any], list[Any]]:
         else f"convert{i}(args[{i}])"
         for i, arg in enumerate(row.wire_args)
     ]
-    known = {f"convert{i}": ARGUMENTS[arg.type] for i, arg in enumerate(row.wire_args)}
-    compiled: Callable[[Any], list[Any]] = eval(f"lambda args: [{', '.join(items)}]", known)
+    for i, arg in enumerate(row.wire_args):
+        if arg.name == "hints":
+            items[i] = f"Hints({items[i]}, call.host)"
+    known: dict[str, object] = {"Hints": Hints}
+    known |= {f"convert{i}": ARGUMENTS[arg.type] for i, arg in enumerate(row.wire_args)}
+    code = f"lambda args, call: [{', '.join(items)}]"
+    compiled: Callable[[Any, Call], list[Any]] = eval(code, known)
     return compiled
 
 
@@ -169,11 +177,11 @@ def _refuse(message: str) -> NoReturn:
     raise StorageError(message)
 
 
-def _encoder(plugin: StoragePlugin[Any], row: Method) -> Encoder:
+def _encoder(plugin: StoragePlugin[Any], row: Method) -> Encoder | None:
     if row.result == "path":
         return _path_of(plugin)
     if row.result == "none":
-        return lambda value, storage: None
+        return None
     if row.result == "cleanup":
         return lambda value, storage: _cleanup(value)
     if row.result == "volumes":

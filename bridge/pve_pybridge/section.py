@@ -20,6 +20,9 @@ class Section(dict[str, Any]):
     typed: tuple[object, Any] = (None, None)
     """Whose typed configuration this is, and the configuration: the host's own note."""
 
+    quick: set[str]
+    """Methods of the storage that took no time when they were last called."""
+
     def __init__(self, storeid: object, received: object):
         self.storeid = text(storeid)
         self.received = received

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: 2026 pve-pybridge contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Serve one plugin on a listening Unix socket: a thread per connection, one call at a time on each.
+"""Serve one plugin on a listening Unix socket: many connections, one call at a time on each.
 
-Started by ``pve-pybridge serve``.  Callers are synchronous PVE processes and plugins block, so
-threads fit (D7).  The server knows its connections and running calls; it drains on request.
+Started by ``pve-pybridge serve``.  The server knows its connections and running calls; it drains on
+request.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from .callers import Callers
 from .connection import Connection
+from .crew import Crew
 from .host import Extra, Serves
 from .inflight import Inflight
 from .methods import Arguments
@@ -45,12 +46,14 @@ class Server:
         self.host = host
         self.others = host.shared | {"_stats", "_trace"}
         self.trace = Trace(host.type, self._about, lambda: host.secrets, trace)
-        self.watcher = Watcher()
+        self.crew = Crew()
+        self.watcher = Watcher(self.crew)
         self.metrics = Metrics()
         self.callers = Callers()
         self._inflight = Inflight()
         self._listener = listener
         self._connections: set[Connection] = set()
+        self._quick: dict[str, set[str]] = {}
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.closing = False
 
@@ -61,6 +64,7 @@ class Server:
         signal.set_wakeup_fd(self._wake)
         threading.stack_size(_STACK_BYTES)
         _allow_descriptors()
+        self.crew.start()
         self.watcher.start()
         self._listener.setblocking(False)  # another process may take what poll announced
         poll = select.poll()
@@ -90,10 +94,9 @@ class Server:
             return
         self._connections.add(connection)
         try:
-            threading.Thread(target=connection.serve, daemon=True).start()
-        except RuntimeError:  # no thread to be had
-            self.forget(connection)
-            connection.refuse("busy", "no more threads can be started")
+            self.crew.add(connection)
+        except OSError as err:
+            connection.refuse("busy", f"the server can't watch one more caller: {err}")
             connection.close()
 
     def close(self) -> None:
@@ -161,6 +164,12 @@ class Server:
     def last_status(self, storeid: str) -> object:
         """The last good figures of a storage that doesn't answer in time, None when too old."""
         return self._inflight.last_known(storeid)
+
+    def quick(self, storeid: str) -> set[str]:
+        """Methods of a storage that took no time when they were last called."""
+        if len(self._quick) >= MAX_CONNECTIONS:  # whatever IDs have been sent
+            self._quick.clear()
+        return self._quick.setdefault(storeid, set())
 
     def stats(self) -> dict[str, object]:
         """For ``pve-pybridge stats``: what runs, since when, for whom; counts and times."""

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look after running calls: notice callers that hang up, late answers, and show life.
 
-One thread for all calls of a server; it sleeps while nothing runs.  A plugin's thread can't be
+One thread for all calls of a server; it sleeps while nobody is served.  A plugin's thread can't be
 interrupted, so when a call's time is up the watcher answers in its place and closes the connection.
+It also sees to it that a call that takes long keeps no other waiting, see ``crew``.
 
 Most calls are over before anybody could look.  A thread that woke for each of them would compete
 with it for the interpreter (a small call took 6.7 times the floor, 6.1 without), so only those
@@ -17,12 +18,15 @@ import threading
 import time
 from typing import Final, Protocol
 
+from .crew import Crew
 from .model import Host
 from .storage import Call
 
 ALIVE_SECONDS: Final = 5.0
-WATCH_MILLISECONDS: Final = 200
 SETTLE_SECONDS: Final = 0.1
+WATCH_MILLISECONDS: Final = 200
+TICK_MILLISECONDS: Final = 10
+"""Between looks at who is served, until nobody has come for SETTLE_SECONDS."""
 
 
 class Line(Protocol):
@@ -115,55 +119,45 @@ class Running(Call):
 class Watcher:
     """Keeps the list of running calls and the thread that looks at it."""
 
-    def __init__(self) -> None:
-        self._running: dict[Running, Running] = {}
-        self._awake = False
-        self._wake = threading.Event()
+    def __init__(self, crew: Crew) -> None:
+        self.running: dict[Running, Running] = {}
+        """The calls in progress.  Whoever takes one out, ``pop(call, None)``, has to answer it."""
+        self._crew = crew
 
     def start(self) -> None:
         """Start the thread; it ends with the process."""
         threading.Thread(target=self._loop, name="watcher", daemon=True).start()
 
-    def begin(self, running: Running) -> None:
-        """A call starts."""
-        self._running[running] = running  # first: either the thread sees it, or we that it sleeps
-        if not self._awake:
-            self._wake.set()
-
-    def end(self, running: Running) -> bool:
-        """A call is over; True for whoever says so first and thus has to answer."""
-        return self._running.pop(running, None) is not None
-
     def calls(self) -> list[Running]:
         """What runs now."""
-        return list(self._running.values())
+        return list(self.running.values())
 
     def _loop(self) -> None:
+        served = time.monotonic()
         while True:
-            if not self._running:
-                self._awake = False
-                self._wake.clear()
-                if not self._running:
-                    self._wake.wait()
-                self._awake = True
-                time.sleep(SETTLE_SECONDS)
-            settled = time.monotonic() - SETTLE_SECONDS
-            if calls := [running for running in self.calls() if running.started <= settled]:
-                self._look(calls)
-            else:
-                time.sleep(SETTLE_SECONDS)
+            now = time.monotonic()
+            if self._crew.look():
+                served = now
+            calls = [running for running in self.calls() if running.started <= now - SETTLE_SECONDS]
+            pause = WATCH_MILLISECONDS if self.running else None
+            if now - served < SETTLE_SECONDS or not self._crew.unwatch():
+                pause = TICK_MILLISECONDS
+            self._look(calls, pause)
 
-    def _look(self, settled: list[Running]) -> None:
+    def _look(self, settled: list[Running], pause: int | None) -> None:
         calls = {running.line.fileno(): running for running in settled}
         calls.pop(-1, None)
         poll = select.poll()
+        poll.register(self._crew.bell, select.POLLIN)
         for fd, running in calls.items():
             if not running.gone:
                 # while draining our own half is shut: only a full hang-up says anything then
                 poll.register(fd, 0 if running.line.draining else select.POLLIN | select.POLLRDHUP)
-        for fd, _ in poll.poll(WATCH_MILLISECONDS):
+        ready = {fd for fd, _ in poll.poll(pause)}
+        self._crew.watch(rung=self._crew.bell in ready)
+        for fd in ready & calls.keys():
             # one call at a time: whatever arrives during it (EOF, a cancel frame) ends it
-            calls[fd].gone = calls[fd] in self._running
+            calls[fd].gone = calls[fd] in self.running
         now = time.monotonic()
         for running in calls.values():
             if running.gone and not running.waiting:
@@ -176,7 +170,7 @@ class Watcher:
 
     def _late(self, running: Running) -> None:
         """The caller has waited long enough; what the plugin still does is its own affair."""
-        if self.end(running):
+        if self.running.pop(running, None):
             if not running.waiting:
                 running.cancelled.set()
             try:

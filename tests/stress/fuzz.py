@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from faults_util import IDLE_THREADS
 from pve_pybridge import codec
 from pve_pybridge.errors import ProtocolError
 from pve_pybridge.testing import perl
@@ -50,8 +51,8 @@ def fuzz_server(farm: Farm, short: bool) -> Iterator[Figure]:
     yield none_failed("broken frames to a server", sent, dead)
     yield at_most("server's growth", sent, (peak - before) / 1024, MEMORY_MIB, "MiB")
     yield within("honest calls in between", honest, 2)
-    until(lambda: farm.proc("Threads") <= 4, 10)
-    yield at_most("threads afterwards", 1, farm.proc("Threads"), 4, "threads")
+    until(lambda: farm.proc("Threads") <= IDLE_THREADS, 10)
+    yield at_most("threads afterwards", 1, farm.proc("Threads"), IDLE_THREADS, "threads")
     bugs = [line for line in farm.log.read_text().splitlines() if "connection of" in line]
     yield none_failed("connections that ended in a bug", sent, bugs)
 

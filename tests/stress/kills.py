@@ -12,6 +12,8 @@ import signal
 import time
 from collections.abc import Iterator
 
+from faults_util import IDLE_THREADS
+
 from .farm import Callers, Entry, Farm, until
 from .figures import Figure, none_failed, within
 
@@ -116,7 +118,7 @@ def kill_callers(farm: Farm, short: bool) -> Iterator[Figure]:
 
 def baseline(farm: Farm) -> tuple[int, int, int]:
     """What must not grow."""
-    return farm.proc("Threads"), farm.descriptors(), len(farm.children())
+    return max(farm.proc("Threads"), IDLE_THREADS), farm.descriptors(), len(farm.children())
 
 
 def round_of_kills(

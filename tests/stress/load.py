@@ -10,6 +10,8 @@ import statistics
 import time
 from collections.abc import Iterator
 
+from faults_util import IDLE_THREADS
+
 from .farm import Entry, Farm, until
 from .figures import Figure, at_most, none_failed, within
 
@@ -122,7 +124,7 @@ def settled(farm: Farm) -> tuple[int, int, int]:
     """
     samples = []
     for _ in range(40):
-        samples.append((farm.descriptors(), farm.proc("Threads")))
+        samples.append((farm.descriptors(), max(farm.proc("Threads"), IDLE_THREADS)))
         time.sleep(0.05)
     return (
         farm.proc("VmRSS"),

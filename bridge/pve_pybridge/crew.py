@@ -1,0 +1,174 @@
+# SPDX-FileCopyrightText: 2026 pve-pybridge contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The threads that serve callers (D7): as many as there are calls that take long, and one more.
+
+Plugins block, so a call that takes long has a thread to itself.  Most calls take less time than it
+takes to wake a thread, and threads that all want the interpreter keep each other from work.  So one
+thread leads: it waits for whoever calls next and serves it.  Before a call that isn't known to be
+quick, and when one takes longer than was thought, another thread takes the lead.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+from collections.abc import Callable
+from typing import Final, Protocol
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 16
+"""Callers that the leader serves before it asks who else has come."""
+SPARE: Final = 4
+"""Threads that stay for what comes next, once their call is over."""
+
+
+class Guest(Protocol):
+    """Who is served: a connection."""
+
+    def fileno(self) -> int:
+        """The socket."""
+
+    def serve(self) -> bool:
+        """Take what has come and answer it; False when nothing more will come.  Never raises."""
+
+    def close(self) -> None:
+        """Hang up."""
+
+
+class Crew:
+    """Serves guests, one quick one after the other, the others beside them."""
+
+    def __init__(self) -> None:
+        self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        """Readable once somebody is served, if nobody watched."""
+        self._watched = False
+        self._epoll = select.epoll()
+        self._guests: dict[int, Guest] = {}
+        self._turn: list[Guest] = []
+        """Whom the leader serves, if anybody.  Who takes it out decides who leads from then on."""
+        self._event: tuple[int, int] | None = None
+        """What brought the latest turn, a new object each time."""
+        self._seen: tuple[int, int] | None = None
+        self._spare: list[_Thread] = []
+
+    def start(self) -> None:
+        """Have a thread lead, and another one wait; RuntimeError when there is none to be had."""
+        self._new_thread().begin(self._lead)
+        self._spare.append(self._new_thread())
+
+    def add(self, guest: Guest) -> None:
+        """Serve *guest* whenever it sends something, until it says that this was all.
+
+        OSError when the kernel has no room for one more.
+        """
+        self._guests[guest.fileno()] = guest  # first: it may be the leader's next one
+        self._epoll.register(guest, select.EPOLLIN)
+
+    def aside(self, guest: Guest) -> None:
+        """Serving *guest* may take long from here: others don't wait for it."""
+        turn = self._turn
+        if guest in turn:
+            self._replace(turn)
+
+    def look(self) -> bool:
+        """Replace a leader who serves the same guest as last time; whether anybody was served."""
+        turn, event = self._turn, self._event
+        served, self._seen = event is not self._seen, event
+        if turn and not served:
+            self._replace(turn)
+        return served
+
+    def unwatch(self) -> bool:
+        """Have the bell rung by who is served next; False when somebody is right now."""
+        self._watched = False  # first: either the leader sees it, or we the guest
+        self._watched = bool(self._turn)
+        return not self._watched
+
+    def watch(self, rung: bool) -> None:
+        """Whoever looks is awake again."""
+        self._watched = True
+        if rung:
+            os.eventfd_read(self.bell)
+
+    # --- the threads ---------------------------------------------------------------------------
+
+    def _lead(self) -> None:
+        turn, guests, poll = self._turn, self._guests, self._epoll.poll
+        while True:
+            for event in poll(-1, _AT_ONCE):
+                guest = guests[event[0]]
+                turn.append(guest)
+                self._event = event
+                if not self._watched:
+                    os.eventfd_write(self.bell, 1)
+                stays = guest.serve()
+                try:
+                    turn.pop()
+                except IndexError:  # it took long: another thread leads
+                    if stays:
+                        self.add(guest)
+                    else:
+                        guest.close()
+                    return
+                if not stays:
+                    self._forget(guest)
+                    guest.close()
+
+    def _forget(self, guest: Guest) -> None:
+        self._epoll.unregister(guest)
+        del self._guests[guest.fileno()]
+
+    def _replace(self, turn: list[Guest]) -> None:
+        """Let another thread lead, unless that turn is over."""
+        try:
+            thread = self._spare.pop() if self._spare else self._new_thread()
+        except RuntimeError as err:
+            logger.error("%s: callers wait for each other", err)
+            return
+        try:
+            guest = turn.pop()
+        except IndexError:
+            self._spare.append(thread)
+            return
+        self._forget(guest)
+        self._turn = []
+        thread.begin(self._lead)
+
+    def _new_thread(self) -> _Thread:
+        thread = _Thread(self._keep)
+        thread.start()
+        return thread
+
+    def _keep(self, thread: _Thread) -> bool:
+        """Whether a thread that has nothing to do shall wait for something."""
+        if len(self._spare) >= SPARE:
+            return False
+        self._spare.append(thread)
+        return True
+
+
+class _Thread(threading.Thread):
+    """Does one piece of work after the other."""
+
+    def __init__(self, keep: Callable[[_Thread], bool]):
+        super().__init__(daemon=True)
+        self._keep = keep
+        self._given = threading.Lock()  # open while there is something to do
+        self._given.acquire()
+        self._work: Callable[[], None]
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """Give it something to do, when it has nothing."""
+        self._work = work
+        self._given.release()
+
+    def run(self) -> None:
+        """Until it isn't kept."""
+        kept = True
+        while kept:
+            self._given.acquire()
+            self._work()
+            kept = self._keep(self)
