@@ -228,7 +228,7 @@ def test_statistics_and_trace_know_three_calls(known: Scene) -> None:
 
 
 def test_older_server_is_asked_one_by_one(scene: Scene, tmp_path: Path) -> None:
-    """One that says nothing of ``then`` would answer the first of them only."""
+    """One that doesn't say that it takes several would refuse them."""
     scene.server.process.kill()
     scene.server.process.wait()
     socket = scene.node.run / "row.sock"
@@ -242,28 +242,20 @@ def test_older_server_is_asked_one_by_one(scene: Scene, tmp_path: Path) -> None:
         while True:
             _, fields = client.receive()
             name = text(fields["method"])
-            asked.append((name, fields["meta"].get(b"then")))
+            asked.append(name)
             client.send("result", fields["id"], answers.get(name), {})
 
     with fake_server(socket, serve):
         for _ in range(2):
             assert scene.info().ok() == [3, *FIGURES]
-    assert asked == [(name, None) for name in [*ROW[1:], *ROW]]
-
-
-@pytest.mark.parametrize("then", [b"status", 7, [1.5, {}], {b"a": 1}])
-def test_then_must_be_a_list_of_names(scene: Scene, then: object) -> None:
-    with Client(scene.node.run / "row.sock", {"wire": 1, "type": "row"}) as client:
-        client.send("call", 1, "check_connection", "r1", {}, {}, {"then": then})
-        assert client.refused().startswith("call frame: 'then' must be a ")
+    assert asked == [*ROW[1:], *ROW]
 
 
 def test_unknown_method_in_a_row(scene: Scene) -> None:
     with Client(scene.node.run / "row.sock", {"wire": 1, "type": "row"}) as client:
-        meta = {"then": ["polish", "status"]}
-        client.send("call", 1, "check_connection", "r1", {"type": "row"}, {}, meta)
-        assert client.receive() == ("result", {"id": 1, "value": 1, "extra": {}})
-        kind, fields = client.receive()
+        names = "check_connection polish status"
+        client.send("call", 1, names, "r1", {"type": "row"}, {}, {})
+        kind, fields = client.receive()  # that the first one said yes goes without saying
         assert (kind, fields["id"]) == ("error", 2)
         assert client.call("status", 3, {"type": "row"})[1]["id"] == 3
 

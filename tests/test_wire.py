@@ -195,7 +195,7 @@ def test_welcome_says_who_it_is(probe: Probe) -> None:
         client.send("hello", {**HELLO, "surplus": [1]}, "surplus")
         kind, fields = client.receive()
         about = {"wire": 1, "table": 1, "version": __version__, "type": "probe"}
-        about |= {"pid": probe.server.process.pid, "then": 1, "short": 1, "asks": 1}
+        about |= {"pid": probe.server.process.pid, "several": 1, "short": 1, "asks": 1}
         assert (kind, fields["about"]) == ("welcome", about)
 
 

@@ -93,11 +93,21 @@ def encode(kind: str, *values: object) -> bytes:
 _NOTHING: Final = [encode("result", number, None, {}) for number in range(128)]
 
 
+_YES: Final = frozenset(
+    [*_NOTHING, *[encode("result", number, 1, {}) for number in range(len(_NOTHING))]]
+)
+
+
 def result(number: int, value: object, extra: Mapping[str, object]) -> bytes:
     """The frame of a call's answer; that of what only changes something is there already."""
     if value is None and not extra and 0 <= number < len(_NOTHING):
         return _NOTHING[number]
     return encode("result", number, value, extra)
+
+
+def says_yes(frame: bytes) -> bool:
+    """Whether a result says no more than that its call went well."""
+    return frame in _YES
 
 
 def decode_length(frame: bytes) -> int:

@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -26,7 +26,6 @@ from .model import Host as Caller
 from .report import error_of
 from .results import raw
 from .section import Section
-from .storage import Call
 from .trace import MAX_LINES, Trace
 from .version import __version__
 from .watch import Running, Watcher
@@ -35,12 +34,16 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_METHODS: Final = {name.encode(): name for name in METHODS}
-"""A method's name as it comes → as text."""
+_NAMES: Final[dict[object, tuple[str, ...]]] = {name.encode(): (name,) for name in METHODS}
+"""What a call names, as it comes → as text: a method, or several in a row."""
+_MAX_NAMES: Final = 1000
 QUICK_SECONDS: Final = 0.001
 """A call that takes longer makes nobody else wait; to wake a thread for it takes up to 0.1 ms."""
 MAX_SECTIONS: Final = 256
 """Storages whose sections a connection remembers."""
+
+
+Runs = Callable[[Running, Section, Arguments], tuple[Any, Extra]]
 
 
 class Service(Protocol):
@@ -53,11 +56,8 @@ class Service(Protocol):
     trace: Trace
     crew: Crew
 
-    others: frozenset[str]
-    """Methods that are more than a call of the host."""
-
-    def call(self, call: Call, scfg: Section, args: Arguments) -> tuple[Any, Extra]:
-        """Run a call: (answer, extra)."""
+    others: Mapping[str, Runs]
+    """Methods that are more than a call of the host → what runs a call: (answer, extra)."""
 
     def last_status(self, storeid: str) -> object:
         """The last good figures of a storage."""
@@ -183,7 +183,7 @@ class Connection:
             "table": TABLE_VERSION,
             "version": __version__,
             "type": self._server.host.type,
-            "then": 1,
+            "several": 1,
             "short": 1,
             "asks": 1,
         }
@@ -223,55 +223,70 @@ class Connection:
             self._known = True
             if self._frames.hung_up(0):
                 return False
-        name = _METHODS.get(method) or self._other(method)
+        names = _NAMES.get(method) or self._names(method)
+        name = names[0]
         limit = self._server.host.limit(name)
         running = Running(self, number, name, section.storeid, self._caller, limit)
+        ends = None
         if about.__class__ is int:
             running.asked = about
         elif about:
-            return self._run_all(running, section, args, _field("call", "meta", mapping, about))
+            ends = self._told(running, _field("call", "meta", mapping, about))
+        if len(names) > 1:
+            return self._run_row(running, section, args, names, ends)
         outcome = self._run(running, section, args)
         if outcome is None:
             return False
         self._frames.send_frame(outcome[0])
         return True
 
-    def _other(self, method: object) -> str:
-        """The name of a method that the table doesn't have, at least not so."""
-        name = text(method)
-        self.watching = name == "_trace"
-        return name
+    def _names(self, method: object) -> tuple[str, ...]:
+        """The methods that a call names, if it isn't one of the table or a row known by now."""
+        names = tuple(text(method).split(" "))
+        self.watching = names == ("_trace",)
+        if len(_NAMES) < _MAX_NAMES and METHODS.keys() >= set(names):
+            _NAMES[method] = names
+        return names
 
-    def _run_all(
-        self, running: Running, section: Section, args: Arguments, meta: dict[str, Any]
-    ) -> bool:
-        """A call that more is said of, and those that came with it; they end with the first no."""
-        running.asked = operation = meta.get("operation")
-        alarm, ends = meta.get("remaining"), None
-        if isinstance(alarm, int | float):
-            ends = running.started + alarm
-        frames, then = b"", _field("call", "then", strings, meta.get("then", []))
-        if meta.get("fd"):  # for the first one
+    def _told(self, running: Running, meta: dict[str, Any]) -> float | None:
+        """What is said of a call beside its arguments; returns when the caller's alarm goes off."""
+        running.asked = meta.get("operation")
+        if meta.get("fd"):
             self._server.crew.aside(self)  # it comes when the caller has read that we wait for it
             running.fd = self._frames.receive_fd(running.number)
-        while True:
+        alarm = meta.get("remaining")
+        if not isinstance(alarm, int | float):
+            return None
+        ends = running.started + alarm
+        running.hurry(ends)
+        return ends
+
+    def _run_row(
+        self,
+        running: Running,
+        section: Section,
+        args: Arguments,
+        names: Sequence[str],
+        ends: float | None,
+    ) -> bool:
+        """Calls in a row, the first of which is *running*; they end with the first no."""
+        asked, frames, following = running.asked, b"", iter(names[1:])
+        while outcome := self._run(running, section, args):
+            frame, goes_on = outcome
+            name = next(following, None) if goes_on else None
+            if name is None:
+                self._frames.send_frame(frames + frame)
+                return True
+            if not codec.says_yes(frame):  # the next answer says that this was one
+                frames += frame
+            if self._frames.hung_up(0):
+                break
+            limit, number = self._server.host.limit(name), running.number + 1
+            running = Running(self, number, name, section.storeid, self._caller, limit)
+            running.before, running.asked, args = frames, asked, {}
             if ends is not None:
                 running.hurry(ends)
-            outcome = self._run(running, section, args)
-            if outcome is None:
-                return False
-            frame, goes_on = outcome
-            frames += frame
-            if not (goes_on and then):
-                break
-            if self._frames.hung_up(0):
-                return False
-            name, number = then.pop(0), running.number + 1
-            limit = self._server.host.limit(name)
-            running = Running(self, number, name, section.storeid, self._caller, limit)
-            running.before, running.asked, args = frames, operation, {}
-        self._frames.send_frame(frames)
-        return True
+        return False
 
     def _run(
         self, running: Running, section: Section, args: Arguments
@@ -289,8 +304,9 @@ class Connection:
         calls[running] = running
         error, value, extra = None, None, NOTHING
         try:
-            if running.method in server.others:
-                value, extra = server.call(running, section, args)
+            other = server.others.get(running.method)
+            if other is not None:
+                value, extra = other(running, section, args)
             else:
                 value, extra = server.host.call(running, section.storeid, section, args)
             frame = codec.result(running.number, value, extra)

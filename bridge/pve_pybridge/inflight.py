@@ -15,7 +15,8 @@ from collections.abc import Callable, Hashable
 from typing import Final
 
 from .errors import Cancelled, DeadlineExceeded
-from .storage import Call, Flag
+from .storage import Flag
+from .watch import Running
 
 STUCK_SECONDS: Final = 9.0
 """A call older than this no longer speaks for new ones: the backend may be back."""
@@ -27,44 +28,37 @@ FRESH_SECONDS: Final = 60.0
 """How long the last good answer may stand in for a late one."""
 
 
-class Flight:
-    """A running call that others wait for."""
-
-    __slots__ = ("call", "done", "error", "started", "value")
-
-    def __init__(self, call: Call):
-        self.call = call
-        self.started = time.monotonic()
-        self.done = Flag()
-        self.value: object = None
-        self.error: BaseException | None = None
-
-
 class Inflight:
     """The shared calls of one server."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[Hashable, list[Flight]] = {}
+        self._running: dict[Hashable, list[Running]] = {}
         self._last: dict[Hashable, tuple[float, object]] = {}
 
-    def share(self, key: Hashable, call: Call, work: Callable[[], object]) -> object:
+    def share(self, key: Hashable, call: Running, work: Callable[[], object]) -> object:
         """The result of *work*, run here or by whoever asked the same a moment ago."""
-        while True:
-            flight = self._board(key, call)
-            if flight.call is call:
-                return self._lead(key, flight, work)
+        while (other := self._board(key, call)) is not None:
+            assert other.done is not None
             try:
-                while not flight.done.wait(0.25):
+                while not other.done.wait(0.25):
                     call.checkpoint()
             finally:
                 with self._lock:
-                    flight.call.waiting -= 1
-            if flight.error is None:
-                return flight.value
-            if not isinstance(flight.error, Cancelled | DeadlineExceeded):
-                raise flight.error
+                    other.waiting -= 1
+            if other.error is None:
+                return other.value
+            if not isinstance(other.error, Cancelled | DeadlineExceeded):
+                raise other.error
             call.checkpoint()  # its caller went away or had less time than we have: ask anew
+        try:
+            call.value = value = work()
+            return value
+        except BaseException as err:
+            call.error = err
+            raise
+        finally:
+            self._land(key, call)
 
     def remember(self, key: Hashable, value: object) -> None:
         """Keep a good answer."""
@@ -78,37 +72,34 @@ class Inflight:
     def stuck(self) -> int:
         """How many shared calls are running."""
         with self._lock:
-            return sum(map(len, self._flights.values()))
+            return sum(map(len, self._running.values()))
 
-    def _board(self, key: Hashable, call: Call) -> Flight:
-        """The flight that *call* joins, or a new one of its own."""
-        flight = Flight(call)
+    def _board(self, key: Hashable, call: Running) -> Running | None:
+        """The running call to wait for; None if *call* itself shall run."""
         self._lock.acquire()  # ``with`` takes twice as long, in each call
         try:
-            flights = self._flights.setdefault(key, [])
-            if flights:
-                newest = flights[-1]
-                patience = STUCK_SECONDS * 2.0 ** max(0, len(flights) - PATIENT_FROM)
-                if flight.started - newest.started < patience:
-                    newest.call.waiting += 1
-                    return newest
-            flights.append(flight)
-            return flight
+            running = self._running.get(key)
+            if running is None:
+                self._running[key] = [call]
+                return None
+            newest = running[-1]
+            patience = STUCK_SECONDS * 2.0 ** max(0, len(running) - PATIENT_FROM)
+            if time.monotonic() - newest.started >= patience:
+                running.append(call)
+                return None
+            newest.waiting += 1
+            newest.done = newest.done or Flag()
+            return newest
         finally:
             self._lock.release()
 
-    def _lead(self, key: Hashable, flight: Flight, work: Callable[[], object]) -> object:
-        try:
-            flight.value = work()
-            return flight.value
-        except BaseException as err:
-            flight.error = err
-            raise
-        finally:
-            self._lock.acquire()
-            flights = self._flights[key]
-            flights.remove(flight)
-            if not flights:
-                del self._flights[key]
-            self._lock.release()
-            flight.done.set()
+    def _land(self, key: Hashable, call: Running) -> None:
+        self._lock.acquire()
+        running = self._running[key]
+        if len(running) == 1:
+            del self._running[key]
+        else:
+            running.remove(call)
+        self._lock.release()
+        if call.done is not None:  # nobody can board any more
+            call.done.set()

@@ -16,22 +16,22 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from .callers import Callers
-from .connection import Connection
+from .connection import Connection, Runs
 from .crew import Crew
 from .host import Extra, Serves
 from .inflight import Inflight
 from .methods import Arguments
 from .metrics import Metrics
 from .section import Section
-from .storage import Call
 from .trace import Trace
 from .version import __version__
-from .watch import Watcher
+from .watch import Running, Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,11 @@ class Server:
 
     def __init__(self, host: Serves, listener: socket.socket, trace: Path | None = None):
         self.host = host
-        self.others = host.shared | {"_stats", "_trace"}
+        self.others: Mapping[str, Runs] = {
+            **{name: self._status if name == "status" else self._shared for name in host.shared},
+            "_stats": self._stats,
+            "_trace": self._trace,
+        }
         self.trace = Trace(host.type, self._about, lambda: host.secrets, trace)
         self.crew = Crew()
         self.watcher = Watcher(self.crew)
@@ -136,30 +140,31 @@ class Server:
 
     # --- calls ---------------------------------------------------------------------------------
 
-    def call(self, call: Call, scfg: Section, args: Arguments) -> tuple[Any, Extra]:
-        """Run one of ``others``; identical queries share one run."""
-        if call.method == "_stats":
-            return self.stats(), {}
-        if call.method == "_trace":
-            self.trace.watch(call, scfg.storeid)
-            return None, {}
-        return self._share(call, scfg, args)
+    def _stats(self, call: Running, scfg: Section, args: Arguments) -> tuple[Any, Extra]:
+        return self.stats(), {}
 
-    def _share(self, call: Call, scfg: Section, args: Arguments) -> tuple[Any, Extra]:
-        storeid = scfg.storeid
-        key = (call.method, storeid, scfg.words, repr(args) if args else "")
-        by_pve = call.method == "status" and call.host.apiver > 0  # not doctor's own questions
+    def _trace(self, call: Running, scfg: Section, args: Arguments) -> tuple[Any, Extra]:
+        self.trace.watch(call, scfg.storeid)
+        return None, {}
+
+    def _shared(self, call: Running, scfg: Section, args: Arguments) -> tuple[Any, Extra]:
+        """Identical queries share one run."""
+        key = (call.method, scfg.storeid, scfg.words, repr(args) if args else "")
+        answer: Any = self._inflight.share(
+            key, call, partial(self.host.call, call, scfg.storeid, scfg, args)
+        )
+        return answer  # type: ignore[no-any-return]
+
+    def _status(self, call: Running, scfg: Section, args: Arguments) -> tuple[Any, Extra]:
+        """One of them whose answers are remembered."""
+        storeid, by_pve = scfg.storeid, call.host.apiver > 0  # not doctor's own questions
         if by_pve:
             self.metrics.status(storeid, good=False)
-        answer: Any = self._inflight.share(
-            key, call, partial(self.host.call, call, storeid, scfg, args)
-        )
-        if call.method == "status":
-            self._inflight.remember(storeid, answer[0])
+        answer = self._shared(call, scfg, args)
+        self._inflight.remember(storeid, answer[0])
         if by_pve:
             self.metrics.status(storeid, good=True)
-        value, extra = answer
-        return value, extra
+        return answer
 
     def last_status(self, storeid: str) -> object:
         """The last good figures of a storage that doesn't answer in time, None when too old."""

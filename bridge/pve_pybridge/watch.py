@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 from .crew import Crew
 from .model import Host
-from .storage import Call
+from .storage import Call, Flag
 
 ALIVE_SECONDS: Final = 5.0
 SETTLE_SECONDS: Final = 0.1
@@ -69,6 +69,11 @@ class Running(Call):
     """The caller hung up, or sent something that ends its call."""
     answered: bool = False
     """The watcher has sent the answer it claimed."""
+    done: Flag | None = None
+    """Set when a shared call is over; made by the first one that waits for it."""
+    value: object = None
+    error: BaseException | None = None
+    """What a shared call came to."""
 
     def __init__(
         self,

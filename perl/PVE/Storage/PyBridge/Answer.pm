@@ -13,24 +13,25 @@ use PVE::Storage::PyBridge::Connection;
 
 =head3 end_of
 
-    my $answer = end_of($connection, $plan, $id, $more, $ends, $message);
+    my $answer = end_of($connection, $plan, $id, $last, $more, $ends, $message);
 
-The message that ends the call of this number, by way of C<$message> and of those that come after it.
+The message that ends a call of one of these numbers, by way of C<$message> and of those that come after it.
 C<$more>: C<on_log>. Dies with a hash, as L<PVE::Storage::PyBridge::Client> expects.
 
 =cut
 
-sub end_of ($connection, $plan, $id, $more, $ends, $answer) {
+sub end_of ($connection, $plan, $id, $last, $more, $ends, $answer) {
     my $rows; # those that came before the result
     while (1) {
         my ($kind, $number) = @$answer;
-        return $rows ? whole($rows, $answer) : $answer if $kind eq 'result' && $number == $id;
+        my $ours = $number >= $id && $number <= $last;
+        return $rows ? whole($rows, $answer) : $answer if $kind eq 'result' && $ours;
         if ($kind eq 'log') { # of a call after it, too: answers wait for them
             log_line($more, $answer->@[2, 3]); # newer servers may say more
-        } elsif ($kind eq 'part' && $number == $id) {
+        } elsif ($kind eq 'part' && $ours) {
             within_limit($connection->{bytes});
             push @$rows, $answer->[2]->@*;
-        } elsif ($kind eq 'error' && ($number == $id || $number == 0)) {
+        } elsif ($kind eq 'error' && ($ours || $number == 0)) {
             return $answer;
         } elsif ($kind ne 'alive') {
             die { lost => 1, message => "unexpected '$kind' from the plugin server" };

@@ -31,9 +31,7 @@ my @nothing;
 Sends one call and waits for its answer; dies with the error it got. C<$plan>: C<type method>, and
 C<retry> (safe to repeat), C<deadline> (seconds), C<names> (of its arguments). C<$message>: the C<call>
 frame in its short form, in which the number is filled in. C<$more>, if there is more to say: C<fd>,
-C<on_log>, C<blockers>, and C<then>: methods to be called after this one with the same storage and
-nothing else, each if the one before didn't fail or say no; with it C<read>, which reads the answers, see
-L<PVE::Storage::PyBridge::Sequence>. Then nothing is returned.
+C<on_log>, C<blockers>. Calls in a row are made by a plan of L<PVE::Storage::PyBridge::Sequence>.
 
 =cut
 
@@ -60,7 +58,6 @@ sub call ($plan, $message, $more = undef) {
         PVE::Storage::PyBridge::Type::forget_half_loaded(); # a signal may have come at any point
         die $err;
     }
-    return if $more && $more->{then};
     return $answer->@[2, 3] if $answer->[0] eq 'result';
     require PVE::Storage::PyBridge::Answer;
     return PVE::Storage::PyBridge::Answer::raise($answer->[2], $more);
@@ -78,14 +75,17 @@ sub mended ($err, @call) {
 # message. A server that has gone tells so by refusing what we send.
 sub exchange ($connection, $plan, $message, $more, $ends) {
     my $socket = $connection->{socket};
-    my $id = $message->[1] = $connection->{id} = $connection->{id} % 100 + 1;
-    my $then = $more && $connection->{then} ? $more->{then} : undef;
+    my $id = $message->[1] = $connection->{id} % 100 + 1;
+    my $last = $id; # of the answers; a row's usual answer is that of the last call
+    if (my $row = $plan->{row}) {
+        $message->[2] = $connection->{several} ? $row : $plan->{method};
+        $last += $plan->{calls} - 1 if $connection->{several};
+    }
+    $connection->{id} = $last;
     my $alarm = Time::HiRes::getitimer($ITIMER_REAL);
     my $frame = PVE::Storage::PyBridge::Codec::encode(
         $alarm || $more || !$connection->{short}
-        ? with_more(
-            $message, $more // {}, $then, $alarm, !$connection->{short} && $plan->{names}
-            )
+        ? with_more($message, $more // {}, $alarm, !$connection->{short} && $plan->{names})
         : $message,
     );
     my $hello = $connection->{hello};
@@ -105,42 +105,40 @@ sub exchange ($connection, $plan, $message, $more, $ends) {
         return $end if $end; # before it came to that
     }
 
-    my $several = $more && $more->{then};
     if (!defined($connection->{rest}) && sysread($socket, my $data, 65536)) {
-        if (!$several) {
-            return $NOTHING if $data eq ($nothing[$id] //= nothing($id));
-            my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data);
-            return $message
-                if $message
-                && $size == length($data)
-                && $message->[0] eq 'result'
-                && $message->[1] == $id;
-        }
+        return $NOTHING
+            if $data eq ($nothing[$last] //= "\0\0\0\x0b\x94\xa6result" . chr($last) . "\xc0\x80");
+        my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data);
+        return $message
+            if $message
+            && $size == length($data)
+            && $message->[0] eq 'result'
+            && $message->[1] == $last;
         $connection->{rest} = $data;
     }
     $connection->{bytes} = 0;
-    my $read = $several ? $more->{read} : \&one_answer;
-    return $read->($connection, $plan, $id, $more // {}, $ends, $then);
+    return $plan->{read}->($connection, $plan, $id, $last, $ends) if $plan->{read};
+    return one_answer($connection, $plan, $id, $last, $more // {}, $ends);
 }
 
-sub nothing ($id) { return "\0\0\0\x0b\x94\xa6result" . chr($id) . "\xc0\x80"; }
-
-# The message that ends the call of this number.
-sub one_answer ($connection, $plan, $id, $more, $ends, @) {
+# The message that ends a call, one of those with these numbers.
+sub one_answer ($connection, $plan, $id, $last, $more, $ends) {
     my $first = PVE::Storage::PyBridge::Connection::receive($connection, $plan, $ends);
-    return $first if $first->[0] eq 'result' && $first->[1] == $id;
+    return $first if $first->[0] eq 'result' && $first->[1] == $last;
     require PVE::Storage::PyBridge::Answer;
-    return PVE::Storage::PyBridge::Answer::end_of($connection, $plan, $id, $more, $ends, $first);
+    return PVE::Storage::PyBridge::Answer::end_of(
+        $connection, $plan, $id, $last, $more, $ends,
+        $first
+    );
 }
 
 # The message with what is said of a call beside its arguments; in the form that any server reads, if
 # there are names to be given to them.
-sub with_more ($message, $more, $then, $alarm, $names) {
+sub with_more ($message, $more, $alarm, $names) {
     my @message = @$message;
     my %meta;
     $meta{operation} = $names ? "$$-$message[6]" : $message[6] if $message[6];
     $meta{remaining} = $alarm if $alarm;
-    $meta{then} = $then if $then;
     $meta{fd} = 1 if exists($more->{fd});
     if ($names) {
         my %named;

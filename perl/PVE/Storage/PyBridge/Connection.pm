@@ -88,7 +88,7 @@ sub hello ($type) {
 sub receive_welcome ($connection) {
     delete $connection->{hello};
     my ($kind, $about, $error) = receive($connection, {}, undef)->@*;
-    return $connection->@{qw(then short asks)} = $about->@{qw(then short asks)}
+    return $connection->@{qw(several short asks)} = $about->@{qw(several short asks)}
         if $kind eq 'welcome';
     require PVE::Storage::PyBridge::Failure;
     die { message => PVE::Storage::PyBridge::Failure::refusal($kind, $error) };

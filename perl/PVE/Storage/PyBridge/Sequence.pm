@@ -3,54 +3,62 @@ package PVE::Storage::PyBridge::Sequence;
 # SPDX-FileCopyrightText: 2026 pve-pybridge contributors
 # SPDX-License-Identifier: AGPL-3.0-or-later
 
-# The answers to several questions that travelled in one message.
+# Several questions that travel in one message, and their answers.
 
 use v5.36;
 
 use PVE::Storage::PyBridge::Client;
 
-my (@nothing, @yes); # the usual answers, by the number of the call
+# What is left out where a later answer says that it went well.
+my $WELL = ['result', 0, 1, {}];
 
-=head3 answers
+=head3 plan
 
-    my $first = answers($connection, $plan, $id, $more, $ends, $then);
+    my $plan = plan($type, \@methods, $deadline);
 
-Reads the answer to a call and to the methods in C<$then>, those that go with it, and returns the first; all
-are left in C<< $more->{answers} >>, messages in this order. Only the first where C<$then> is undef: the
-server is older or the connection new.
+The plan of calls in a row with the same storage and nothing else, each if the one before didn't fail or
+say no; the deadline is for all of them.
 
 =cut
 
-sub answers ($connection, $plan, $id, $more, $ends, $then) {
-    my @answers = answer($connection, $plan, $id, $more, $ends);
-    for (@{ $then // [] }) {
-        my ($kind, undef, $value) = $answers[-1]->@*;
+sub plan ($type, $methods, $deadline) {
+    return {
+        type => $type, method => $methods->[0], row => "@$methods", calls => scalar(@$methods),
+        read => \&answers, retry => 1, deadline => $deadline, names => []
+    };
+}
+
+=head3 ask
+
+    my @answers = ask($plan, $message);
+
+Messages in the order of the calls, at least one; what kept them from being made is one, too. Only the first
+one's where the server is older or the connection new.
+
+=cut
+
+sub ask ($plan, $message) {
+    my ($value, $extra);
+    my $answered =
+        eval { ($value, $extra) = PVE::Storage::PyBridge::Client::call($plan, $message); 1 };
+    return ['died', 0, $@] if !$answered;
+    return @$value if $value && !$extra; # each for itself, see below
+    my $before = $message->[2] eq $plan->{row} ? $plan->{calls} - 1 : 0;
+    return (($WELL) x $before, ['result', 0, $value, $extra]);
+}
+
+# All of them as the value of one message, which ends the call.
+sub answers ($connection, $plan, $id, $last, $ends) {
+    my @answers;
+    while ($id <= $last) {
+        my $answer =
+            PVE::Storage::PyBridge::Client::one_answer($connection, $plan, $id, $last, {}, $ends);
+        my ($kind, $number, $value) = @$answer;
+        push @answers, ($WELL) x ($number - $id), $answer;
         last if $kind ne 'result' || (defined($value) && !$value); # the server's rule, too
-        push @answers, answer($connection, $plan, ++$id, $more, $ends);
+        $id = $number + 1;
     }
-    $connection->{id} = $id;
-    $more->{answers} = \@answers;
-    return $answers[0];
-}
-
-sub answer ($connection, $plan, $id, $more, $ends) {
-    return short_answer($connection, $id)
-        // PVE::Storage::PyBridge::Client::one_answer($connection, $plan, $id, $more, $ends);
-}
-
-# Nothing or yes, if that has come.
-sub short_answer ($connection, $id) {
-    my $rest = $connection->{rest} // return undef;
-    my $nothing = $nothing[$id] //= PVE::Storage::PyBridge::Client::nothing($id);
-    my $front = substr($rest, 0, length($nothing));
-    my $yes = $front eq ($yes[$id] //= $nothing =~ s/\xc0\x80\z/\x01\x80/r);
-    return undef if !$yes && $front ne $nothing;
-    if (length($rest) > length($front)) {
-        substr($connection->{rest}, 0, length($front), '');
-    } else {
-        delete $connection->{rest};
-    }
-    return ['result', $id, $yes ? 1 : undef, {}];
+    return ['result', $id, \@answers, undef];
 }
 
 1;

@@ -101,16 +101,12 @@ sub online ($storeid, $answer) {
     return;
 }
 
-# Asks for several things at once. Returns the message that answers each, at least one of them; what
-# kept the call from being made is one, too.
+# Asks for several things at once.
 sub ask ($manifest, $methods, $storeid, $scfg, $cache) {
     my $plan = $manifest->{made}->{rows}->{"@$methods"} //= row($manifest, $methods);
     my $section = PVE::Storage::PyBridge::Codec::section($scfg);
     my $message = ['call', 0, $plan->{method}, $storeid, $section, [], 0 + $cache];
-    my $more = { then => $plan->{then}, read => \&PVE::Storage::PyBridge::Sequence::answers };
-    return $more->{answers}->@*
-        if eval { PVE::Storage::PyBridge::Client::call($plan, $message, $more); 1 };
-    return ['died', 0, $@];
+    return PVE::Storage::PyBridge::Sequence::ask($plan, $message);
 }
 
 sub value_of ($answer) {
@@ -122,17 +118,13 @@ sub value_of ($answer) {
 
 # The plan of all of them together; its deadline is their sum, if each has one.
 sub row ($manifest, $methods) {
-    my ($first, @then) = @$methods;
     my $sum = 0;
     for my $name (@$methods) {
         my $row = $manifest->{methods}->{forward}->{$name};
         my $deadline = PVE::Storage::PyBridge::Method::row($name, $row)->{deadline};
         $sum = defined($sum) && defined($deadline) ? $sum + $deadline : undef;
     }
-    return {
-        type => $manifest->{type}, method => $first, then => \@then,
-        retry => 1, deadline => $sum, names => []
-    };
+    return PVE::Storage::PyBridge::Sequence::plan($manifest->{type}, $methods, $sum);
 }
 
 # Whether these subs of PVE, the last one first, led to the sub of ours that asks.
