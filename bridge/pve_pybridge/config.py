@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self, TypeVar, Union
+from typing import Any, Final, Literal, NamedTuple, Self, TypeVar, Union
 
 from .errors import StorageError
 
@@ -38,8 +38,7 @@ class Secret(str):
         return "***"
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """What one configuration field means to PVE; made by ``option``, ``builtin`` and ``secret``."""
 
     schema: Mapping[str, object]
@@ -121,8 +120,7 @@ class StorageConfig:
 ConfigT = TypeVar("ConfigT", bound=StorageConfig)
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigField:
+class ConfigField(NamedTuple):
     """One field of a configuration class as PVE sees it: property name, kind, requiredness."""
 
     field: str

@@ -11,9 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from . import trust
 from .errors import StorageError
@@ -23,8 +22,7 @@ TYPE: Final = re.compile(r"[a-z][a-z0-9-]*[a-z0-9]")
 _MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
-@dataclass(frozen=True)
-class Installed:
+class Installed(NamedTuple):
     """A manifest in plugins.d."""
 
     file: Path

@@ -19,9 +19,8 @@ the answer and are written into the caller's own structure, ``slurpy`` collects 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 TABLE_VERSION: Final = 1
 """Version of this table; rows and trailing arguments are only ever added."""
@@ -39,8 +38,7 @@ LOCAL_TYPES: Final = frozenset({"storeid", "scfg", "cache", "fd", "logfunc", "bl
 """Argument types that never appear in a call's argument map."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arg:
+class Arg(NamedTuple):
     """One argument: its name in Python and on the wire, its type, and since which APIVER."""
 
     name: str
@@ -54,8 +52,7 @@ class Arg:
         return self.type not in LOCAL_TYPES
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(NamedTuple):
     """One row: how a storage method is called, and what happens when a plugin lacks it."""
 
     name: str
