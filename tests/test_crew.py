@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import pytest
 
@@ -22,29 +23,31 @@ from wire_util import Client
 class Caller:
     """A guest over a real socket: each byte that it sends is served by *work*."""
 
+    made: ClassVar[list[Caller]] = []
+
     def __init__(self, crew: Crew, work: Callable[[Caller], object] | None = None):
         self.mine, self._theirs = socket.socketpair()
         self.mine.settimeout(5)
         self._work = work
         self.served_by: list[int] = []
         self.closed = threading.Event()
+        self.made.append(self)
         crew.add(self)
 
     def fileno(self) -> int:
         return self._theirs.fileno()
 
     def serve(self) -> bool:
-        data = self._theirs.recv(1)
-        if not data:
-            return False
-        self.served_by.append(threading.get_ident())
-        if self._work is not None:
-            self._work(self)
         try:
-            self._theirs.sendall(data)
+            data = self._theirs.recv(1)
+            if data:
+                self.served_by.append(threading.get_ident())
+                if self._work is not None:
+                    self._work(self)
+                self._theirs.sendall(data)
         except OSError:
             return False
-        return True
+        return bool(data)
 
     def close(self) -> None:
         self._theirs.close()
@@ -57,11 +60,15 @@ class Caller:
 
 
 @pytest.fixture
-def crew() -> Crew:
+def crew() -> Iterator[Crew]:
     """At work."""
     crew = Crew()
     crew.start()
-    return crew
+    yield crew
+    while Caller.made:
+        caller = Caller.made.pop()
+        caller.mine.close()
+        assert caller.closed.wait(5)
 
 
 @pytest.fixture
@@ -115,6 +122,70 @@ def test_who_takes_long_unannounced_is_replaced(crew: Crew, gate: threading.Even
     assert not crew.look()  # and it is still the same one
     assert quick.mine.recv(1) == b"x"
     assert not gate.is_set()
+
+
+def test_who_calls_slowly_again_keeps_the_thread(crew: Crew) -> None:
+    """Until a call of it is quick, or none comes for a while."""
+    takes = 0.01
+
+    def work(caller: Caller) -> None:
+        crew.aside(caller)
+        time.sleep(takes)
+
+    caller, other = Caller(crew, work), Caller(crew)
+    for _ in range(4):
+        caller.call()
+    assert len(set(caller.served_by)) == 1
+    other.call()
+    takes = 0.0
+    caller.call()  # quick: back to the others, among whom it is served next
+    eventually(lambda: caller.fileno() in crew._guests)
+    caller.call()
+    assert caller.served_by[4] == caller.served_by[0]
+    assert caller.served_by[5] == other.served_by[0]
+
+
+class Slow:
+    """An epoll in which others may come between any two steps."""
+
+    def __init__(self, real: select.epoll):
+        self.poll = real.poll
+        self._real = real
+
+    def register(self, guest: Caller, events: int) -> None:
+        time.sleep(0.0001)
+        self._real.register(guest, events)
+
+    def unregister(self, guest: Caller) -> None:
+        time.sleep(0.0001)
+        self._real.unregister(guest)
+
+
+def test_replaced_at_any_moment(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also just when the turn is over: nobody is forgotten."""
+    over = threading.Event()
+    monkeypatch.setattr(crew, "_epoll", Slow(crew._epoll))
+
+    def look() -> None:
+        while not over.is_set():
+            crew.look()
+
+    def calls(caller: Caller) -> None:
+        for _ in range(300):
+            caller.call()
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    callers = [Caller(crew) for _ in range(4)]
+    calling = [threading.Thread(target=calls, args=[caller]) for caller in callers]
+    for thread in calling:
+        thread.start()
+    for thread in calling:
+        thread.join(60)
+    over.set()
+    looking.join()
+    assert [len(caller.served_by) for caller in callers] == [300] * 4
+    assert len({ident for caller in callers for ident in caller.served_by}) > 1
 
 
 def test_many_at_once_that_take_long(crew: Crew) -> None:

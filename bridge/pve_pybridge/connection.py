@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 from . import codec
 from .callers import Callers
 from .coerce import integer, mapping, strings, text
-from .crew import Crew
+from .crew import QUICK_SECONDS, Crew
 from .errors import Cancelled, DeadlineExceeded, ProtocolError
 from .frames import FrameSocket
 from .host import NOTHING, Extra, Serves, describe
@@ -37,8 +37,6 @@ T = TypeVar("T")
 _NAMES: Final[dict[object, tuple[str, ...]]] = {name.encode(): (name,) for name in METHODS}
 """What a call names, as it comes → as text: a method, or several in a row."""
 _MAX_NAMES: Final = 1000
-QUICK_SECONDS: Final = 0.001
-"""A call that takes longer makes nobody else wait; to wake a thread for it takes up to 0.1 ms."""
 MAX_SECTIONS: Final = 256
 """Storages whose sections a connection remembers."""
 

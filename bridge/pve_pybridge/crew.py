@@ -5,7 +5,8 @@
 Plugins block, so a call that takes long has a thread to itself.  Most calls take less time than it
 takes to wake a thread, and threads that all want the interpreter keep each other from work.  So one
 thread leads: it waits for whoever calls next and serves it.  Before a call that isn't known to be
-quick, and when one takes longer than was thought, another thread takes the lead.
+quick, and when one takes longer than was thought, another thread takes the lead; the thread of a
+long one stays with its caller for as long as there are more of this kind.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ import logging
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
 logger = logging.getLogger(__name__)
 
+QUICK_SECONDS: Final = 0.001
+"""A call that takes longer makes nobody else wait; to wake a thread for it takes up to 0.1 ms."""
+_PATIENCE_MS: Final = 50
+"""So long a thread waits for the next call of a guest whose calls take long."""
 _AT_ONCE: Final = 16
 """Callers that the leader serves before it asks who else has come."""
 SPARE: Final = 4
@@ -53,6 +59,8 @@ class Crew:
         """What brought the latest turn, a new object each time."""
         self._seen: tuple[int, int] | None = None
         self._spare: list[_Thread] = []
+        self._changing = threading.Lock()
+        """Held while another thread takes the lead."""
 
     def start(self) -> None:
         """Have a thread lead, and another one wait; RuntimeError when there is none to be had."""
@@ -108,14 +116,31 @@ class Crew:
                 try:
                     turn.pop()
                 except IndexError:  # it took long: another thread leads
-                    if stays:
-                        self.add(guest)
-                    else:
-                        guest.close()
+                    self._beside(guest, stays)
                     return
                 if not stays:
                     self._forget(guest)
                     guest.close()
+
+    def _beside(self, guest: Guest, stays: bool) -> None:
+        """Go on with a guest whose call took long, as long as it makes more of that kind."""
+        with self._changing:  # whoever leads has forgotten it by now
+            pass
+        waiting = select.poll()
+        waiting.register(guest, select.POLLIN)
+        while stays and waiting.poll(_PATIENCE_MS):
+            began = time.monotonic()
+            stays = guest.serve()
+            if time.monotonic() - began < QUICK_SECONDS:
+                break
+        try:
+            if stays:
+                self.add(guest)
+        except OSError as err:
+            logger.error("can't wait for a caller: %s", err)
+            stays = False
+        if not stays:
+            guest.close()
 
     def _forget(self, guest: Guest) -> None:
         self._epoll.unregister(guest)
@@ -123,19 +148,20 @@ class Crew:
 
     def _replace(self, turn: list[Guest]) -> None:
         """Let another thread lead, unless that turn is over."""
-        try:
-            thread = self._spare.pop() if self._spare else self._new_thread()
-        except RuntimeError as err:
-            logger.error("%s: callers wait for each other", err)
-            return
-        try:
-            guest = turn.pop()
-        except IndexError:
-            self._spare.append(thread)
-            return
-        self._forget(guest)
-        self._turn = []
-        thread.begin(self._lead)
+        with self._changing:
+            try:
+                thread = self._spare.pop() if self._spare else self._new_thread()
+            except RuntimeError as err:
+                logger.error("%s: callers wait for each other", err)
+                return
+            try:
+                guest = turn.pop()
+            except IndexError:
+                self._spare.append(thread)
+                return
+            self._forget(guest)
+            self._turn = []
+            thread.begin(self._lead)
 
     def _new_thread(self) -> _Thread:
         thread = _Thread(self._keep)
