@@ -134,6 +134,19 @@ def test_deadline_is_the_callers_alarm(faults: Faults) -> None:
     assert error == "none\n"
 
 
+def test_hang_after_a_row_of_long_calls(faults: Faults) -> None:
+    """These have a thread of their own, and in between the watcher may fall asleep."""
+    with Client(faults.server.socket, HELLO) as client:
+        slow, hangs = ({"faulty-mode": "hang", "faulty-delay": delay} for delay in ("0.005", "60"))
+        ends = time.monotonic() + 1
+        while time.monotonic() < ends:
+            assert client.call("activate_volume", scfg=slow, volname="vm-1-a")[0] == "result"
+            time.sleep(0.03)
+        client.send("call", 2, "activate_volume", "s", hangs, {"volname": "vm-1-a"}, {})
+        client.socket.settimeout(8)
+        assert client.receive() == ("alive", {"id": 2})
+
+
 # --- servers that go away ----------------------------------------------------------------------
 
 

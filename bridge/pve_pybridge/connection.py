@@ -299,7 +299,9 @@ class Connection:
         if server.trace.sinks:
             running.lines = []
         calls = server.watcher.running
-        calls[running] = running
+        calls[running] = running  # first: either the watcher sees it, or we that it sleeps
+        if not server.crew.watched:
+            server.crew.ring()
         error, value, extra = None, None, NOTHING
         try:
             other = server.others.get(running.method)

@@ -49,8 +49,9 @@ class Crew:
 
     def __init__(self) -> None:
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        """Readable once somebody is served, if nobody watched."""
-        self._watched = False
+        """Readable after ``ring``."""
+        self.watched = False
+        """Whether somebody looks, who otherwise wants to hear the bell when something begins."""
         self._epoll = select.epoll()
         self._guests: dict[int, Guest] = {}
         self._turn: list[Guest] = []
@@ -90,16 +91,20 @@ class Crew:
         return served
 
     def unwatch(self) -> bool:
-        """Have the bell rung by who is served next; False when somebody is right now."""
-        self._watched = False  # first: either the leader sees it, or we the guest
-        self._watched = bool(self._turn)
-        return not self._watched
+        """Want the bell from now on; False when the leader serves somebody right now."""
+        self.watched = False  # first: either the leader sees it, or we the guest
+        self.watched = bool(self._turn)
+        return not self.watched
 
     def watch(self, rung: bool) -> None:
         """Whoever looks is awake again."""
-        self._watched = True
+        self.watched = True
         if rung:
             os.eventfd_read(self.bell)
+
+    def ring(self) -> None:
+        """Wake who looks."""
+        os.eventfd_write(self.bell, 1)
 
     # --- the threads ---------------------------------------------------------------------------
 
@@ -110,8 +115,8 @@ class Crew:
                 guest = guests[event[0]]
                 turn.append(guest)
                 self._event = event
-                if not self._watched:
-                    os.eventfd_write(self.bell, 1)
+                if not self.watched:
+                    self.ring()
                 stays = guest.serve()
                 try:
                     turn.pop()

@@ -144,10 +144,10 @@ class Watcher:
             if self._crew.look():
                 served = now
             calls = [running for running in self.calls() if running.started <= now - SETTLE_SECONDS]
-            pause = WATCH_MILLISECONDS if self.running else None
             if now - served < SETTLE_SECONDS or not self._crew.unwatch():
-                pause = TICK_MILLISECONDS
-            self._look(calls, pause)
+                self._look(calls, TICK_MILLISECONDS)
+            else:
+                self._look(calls, WATCH_MILLISECONDS if self.running else None)
 
     def _look(self, settled: list[Running], pause: int | None) -> None:
         calls = {running.line.fileno(): running for running in settled}
