@@ -145,6 +145,25 @@ def test_who_calls_slowly_again_keeps_the_thread(crew: Crew) -> None:
     assert caller.served_by[5] == other.served_by[0]
 
 
+def test_who_calls_alone_has_a_thread_until_others_call(crew: Crew) -> None:
+    alone, other = Caller(crew), Caller(crew)
+    for _ in range(40):
+        alone.call()
+    assert alone.fileno() not in crew._guests  # whoever leads doesn't wait for it
+    other.call()  # not by the thread that waits for the first one
+    assert other.served_by[0] != alone.served_by[-1]
+    alone.call()
+    eventually(lambda: alone.fileno() in crew._guests)
+    alone.call()
+    other.call()
+    assert alone.served_by[-1] == other.served_by[-1]
+    for _ in range(40):
+        alone.call()
+    alone.mine.close()
+    assert alone.closed.wait(5)
+    other.call()
+
+
 class Slow:
     """An epoll in which others may come between any two steps."""
 

@@ -296,8 +296,7 @@ class Connection:
         server, quick = self._server, running.method in section.quick
         if not quick:
             server.crew.aside(self)
-        if server.trace.sinks:
-            running.lines = []
+        running.lines = [] if server.trace.sinks else None
         calls = server.watcher.running
         calls[running] = running  # first: either the watcher sees it, or we that it sleeps
         if not server.crew.watched:

@@ -6,7 +6,8 @@ Plugins block, so a call that takes long has a thread to itself.  Most calls tak
 takes to wake a thread, and threads that all want the interpreter keep each other from work.  So one
 thread leads: it waits for whoever calls next and serves it.  Before a call that isn't known to be
 quick, and when one takes longer than was thought, another thread takes the lead; the thread of a
-long one stays with its caller for as long as there are more of this kind.
+long one stays with its caller for as long as there are more of this kind.  So does that of a caller
+who calls alone, until others call, too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ QUICK_SECONDS: Final = 0.001
 """A call that takes longer makes nobody else wait; to wake a thread for it takes up to 0.1 ms."""
 _PATIENCE_MS: Final = 50
 """So long a thread waits for the next call of a guest whose calls take long."""
+_ALONE: Final = 16
+"""After so many turns of the same guest it has a thread to itself, until somebody else calls."""
 _AT_ONCE: Final = 16
 """Callers that the leader serves before it asks who else has come."""
 SPARE: Final = 4
@@ -110,34 +113,52 @@ class Crew:
 
     def _lead(self) -> None:
         turn, guests, poll = self._turn, self._guests, self._epoll.poll
+        latest, again, alone = None, 0, False
         while True:
             for event in poll(-1, _AT_ONCE):
                 guest = guests[event[0]]
                 turn.append(guest)
                 self._event = event
+                if guest is not latest:
+                    latest, again = guest, 0
+                elif again < _ALONE:
+                    again += 1
+                else:  # needs nobody who waits for all: that takes a tenth of a quick call
+                    again, alone = 0, True
+                    self._replace(turn)
                 if not self.watched:
                     self.ring()
                 stays = guest.serve()
                 try:
                     turn.pop()
-                except IndexError:  # it took long: another thread leads
-                    self._beside(guest, stays)
+                except IndexError:  # another thread leads
+                    with self._changing:  # whoever leads has forgotten the guest by now
+                        pass
+                    go_on = self._while_alone if alone else self._while_long
+                    self._come_back(guest, go_on(guest, stays))
                     return
                 if not stays:
                     self._forget(guest)
                     guest.close()
 
-    def _beside(self, guest: Guest, stays: bool) -> None:
-        """Go on with a guest whose call took long, as long as it makes more of that kind."""
-        with self._changing:  # whoever leads has forgotten it by now
-            pass
-        waiting = select.poll()
+    def _while_alone(self, guest: Guest, stays: bool) -> bool:
+        """Go on with a guest until somebody else calls."""
+        event = self._event
+        while stays and self._event is event:
+            stays = guest.serve()
+        return stays
+
+    def _while_long(self, guest: Guest, stays: bool) -> bool:
+        """Go on with a guest as long as its calls take long."""
+        waiting, long = select.poll(), True
         waiting.register(guest, select.POLLIN)
-        while stays and waiting.poll(_PATIENCE_MS):
+        while stays and long and waiting.poll(_PATIENCE_MS):
             began = time.monotonic()
             stays = guest.serve()
-            if time.monotonic() - began < QUICK_SECONDS:
-                break
+            long = time.monotonic() - began >= QUICK_SECONDS
+        return stays
+
+    def _come_back(self, guest: Guest, stays: bool) -> None:
         try:
             if stays:
                 self.add(guest)

@@ -145,11 +145,14 @@ class Watcher:
                 served = now
             calls = [running for running in self.calls() if running.started <= now - SETTLE_SECONDS]
             if now - served < SETTLE_SECONDS or not self._crew.unwatch():
-                self._look(calls, TICK_MILLISECONDS)
+                pause: int | None = TICK_MILLISECONDS
             else:
-                self._look(calls, WATCH_MILLISECONDS if self.running else None)
+                pause = WATCH_MILLISECONDS if self.running else None
+            if self._look(calls, pause):
+                served = time.monotonic()
 
-    def _look(self, settled: list[Running], pause: int | None) -> None:
+    def _look(self, settled: list[Running], pause: int | None) -> bool:
+        """See to calls that have run for a while; whether one began while nobody watched."""
         calls = {running.line.fileno(): running for running in settled}
         calls.pop(-1, None)
         poll = select.poll()
@@ -159,7 +162,8 @@ class Watcher:
                 # while draining our own half is shut: only a full hang-up says anything then
                 poll.register(fd, 0 if running.line.draining else select.POLLIN | select.POLLRDHUP)
         ready = {fd for fd, _ in poll.poll(pause)}
-        self._crew.watch(rung=self._crew.bell in ready)
+        rung = self._crew.bell in ready
+        self._crew.watch(rung)
         for fd in ready & calls.keys():
             # one call at a time: whatever arrives during it (EOF, a cancel frame) ends it
             calls[fd].gone = calls[fd] in self.running
@@ -172,6 +176,7 @@ class Watcher:
             elif now - max(running.started, running.alive_at) >= ALIVE_SECONDS:
                 running.alive_at = now
                 running.line.show_life(running.number)
+        return rung
 
     def _late(self, running: Running) -> None:
         """The caller has waited long enough; what the plugin still does is its own affair."""
