@@ -196,10 +196,11 @@ class Crew:
 
     def _keep(self, thread: _Thread) -> bool:
         """Whether a thread that has nothing to do shall wait for something."""
-        if len(self._spare) >= SPARE:
-            return False
-        self._spare.append(thread)
-        return True
+        with self._changing:
+            kept = len(self._spare) < SPARE
+            if kept:
+                self._spare.append(thread)
+        return kept
 
 
 class _Thread(threading.Thread):
