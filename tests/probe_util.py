@@ -91,7 +91,7 @@ def scfg(**properties: object) -> dict[str, object]:
     return {"type": "probe", "content": {"images": 1}, **given}
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
     """Until it holds; AssertionError when that takes too long."""
     ends = time.monotonic() + seconds
     while not condition():

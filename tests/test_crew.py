@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pytest
 
-from probe_util import Probe
+from probe_util import Probe, wait_until
 from pve_pybridge.crew import SPARE, Crew
 from wire_util import Client
 
@@ -79,14 +79,6 @@ def gate() -> Iterator[threading.Event]:
     event.set()
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    """Within five seconds."""
-    ends = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < ends, "did not happen"
-        time.sleep(0.001)
-
-
 def test_quick_callers_share_a_thread(crew: Crew) -> None:
     callers = [Caller(crew) for _ in range(5)]
     for _ in range(3):
@@ -103,7 +95,7 @@ def test_who_is_set_aside_keeps_nobody_waiting(crew: Crew, gate: threading.Event
 
     slow, quick = Caller(crew, work), Caller(crew)
     slow.mine.sendall(b"x")
-    eventually(lambda: slow.served_by)
+    wait_until(lambda: slow.served_by)
     quick.call()
     assert quick.served_by[0] != slow.served_by[0]
     gate.set()
@@ -115,7 +107,7 @@ def test_who_is_set_aside_keeps_nobody_waiting(crew: Crew, gate: threading.Event
 def test_who_takes_long_unannounced_is_replaced(crew: Crew, gate: threading.Event) -> None:
     slow, quick = Caller(crew, lambda caller: gate.wait(5)), Caller(crew)
     slow.mine.sendall(b"x")
-    eventually(lambda: slow.served_by)
+    wait_until(lambda: slow.served_by)
     quick.mine.sendall(b"x")
     assert crew.look()  # somebody was served since
     assert not quick.served_by
@@ -139,7 +131,7 @@ def test_who_calls_slowly_again_keeps_the_thread(crew: Crew) -> None:
     other.call()
     takes = 0.0
     caller.call()  # quick: back to the others, among whom it is served next
-    eventually(lambda: caller.fileno() in crew._guests)
+    wait_until(lambda: caller.fileno() in crew._guests)
     caller.call()
     assert caller.served_by[4] == caller.served_by[0]
     assert caller.served_by[5] == other.served_by[0]
@@ -153,7 +145,7 @@ def test_who_calls_alone_has_a_thread_until_others_call(crew: Crew) -> None:
     other.call()  # not by the thread that waits for the first one
     assert other.served_by[0] != alone.served_by[-1]
     alone.call()
-    eventually(lambda: alone.fileno() in crew._guests)
+    wait_until(lambda: alone.fileno() in crew._guests)
     alone.call()
     other.call()
     assert alone.served_by[-1] == other.served_by[-1]
@@ -223,7 +215,7 @@ def test_many_at_once_that_take_long(crew: Crew) -> None:
     for caller in callers:
         assert caller.mine.recv(1) == b"x"
     assert len({ident for caller in callers for ident in caller.served_by}) == 20
-    eventually(lambda: threading.active_count() <= before - 1 + SPARE)
+    wait_until(lambda: threading.active_count() <= before - 1 + SPARE)
 
 
 def test_who_hangs_up_is_forgotten(crew: Crew) -> None:

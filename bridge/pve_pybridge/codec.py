@@ -91,11 +91,8 @@ def encode(kind: str, *values: object) -> bytes:
 
 
 _NOTHING: Final = [encode("result", number, None, {}) for number in range(128)]
-
-
-_YES: Final = frozenset(
-    [*_NOTHING, *[encode("result", number, 1, {}) for number in range(len(_NOTHING))]]
-)
+_YES: Final = [encode("result", number, 1, {}) for number in range(len(_NOTHING))]
+_WENT_WELL: Final = frozenset([*_NOTHING, *_YES])
 
 
 def result(number: int, value: object, extra: Mapping[str, object]) -> bytes:
@@ -107,7 +104,7 @@ def result(number: int, value: object, extra: Mapping[str, object]) -> bytes:
 
 def says_yes(frame: bytes) -> bool:
     """Whether a result says no more than that its call went well."""
-    return frame in _YES
+    return frame in _WENT_WELL
 
 
 def decode_length(frame: bytes) -> int:

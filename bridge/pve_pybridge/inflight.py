@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable
-from typing import Final
+from typing import Any, Final
 
 from .errors import Cancelled, DeadlineExceeded
 from .storage import Flag
@@ -36,7 +36,7 @@ class Inflight:
         self._running: dict[Hashable, list[Running]] = {}
         self._last: dict[Hashable, tuple[float, object]] = {}
 
-    def share(self, key: Hashable, call: Running, work: Callable[[], object]) -> object:
+    def share(self, key: Hashable, call: Running, work: Callable[[], object]) -> Any:
         """The result of *work*, run here or by whoever asked the same a moment ago."""
         while (other := self._board(key, call)) is not None:
             assert other.done is not None

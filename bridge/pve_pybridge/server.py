@@ -36,6 +36,8 @@ from .watch import Running, Watcher
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 1024
+_MAX_STORAGES: Final = 1024
+"""Whose quick methods are known; more IDs are no storages of a node."""
 _STACK_BYTES: Final = 1 << 20
 
 
@@ -150,10 +152,10 @@ class Server:
     def _shared(self, call: Running, scfg: Section, args: Arguments) -> tuple[Any, Extra]:
         """Identical queries share one run."""
         key = (call.method, scfg.storeid, scfg.words, repr(args) if args else "")
-        answer: Any = self._inflight.share(
+        answer: tuple[Any, Extra] = self._inflight.share(
             key, call, partial(self.host.call, call, scfg.storeid, scfg, args)
         )
-        return answer  # type: ignore[no-any-return]
+        return answer
 
     def _status(self, call: Running, scfg: Section, args: Arguments) -> tuple[Any, Extra]:
         """One of them whose answers are remembered."""
@@ -172,7 +174,7 @@ class Server:
 
     def quick(self, storeid: str) -> set[str]:
         """Methods of a storage that took no time when they were last called."""
-        if len(self._quick) >= MAX_CONNECTIONS:  # whatever IDs have been sent
+        if len(self._quick) >= _MAX_STORAGES:
             self._quick.clear()
         return self._quick.setdefault(storeid, set())
 

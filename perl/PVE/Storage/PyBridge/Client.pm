@@ -10,7 +10,7 @@ package PVE::Storage::PyBridge::Client;
 use v5.36;
 
 use Socket ();
-use Time::HiRes (); # a list of names to import would triple what loading it costs
+use Time::HiRes ();
 
 use PVE::Storage::PyBridge::Codec;
 use PVE::Storage::PyBridge::Connection;

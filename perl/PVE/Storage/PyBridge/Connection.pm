@@ -9,6 +9,7 @@ package PVE::Storage::PyBridge::Connection;
 use v5.36;
 
 use Socket ();
+use Time::HiRes (); # a list of names to import would triple what loading it costs
 
 use PVE::Storage::PyBridge::Codec;
 

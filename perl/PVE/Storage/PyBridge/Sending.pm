@@ -8,9 +8,11 @@ package PVE::Storage::PyBridge::Sending;
 
 use v5.36;
 
+use Socket ();
+
 use PVE::Storage::PyBridge::Connection;
 
-my ($EINTR, $EAGAIN) = (4, 11); # of Linux
+my ($EINTR, $EAGAIN) = (4, 11); # of Linux, see PyBridge::Connection
 
 # What the first send couldn't take. An incomplete frame is never acted upon.
 sub rest ($connection, $frame, $sent, $errno) {
