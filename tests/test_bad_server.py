@@ -331,7 +331,7 @@ def test_killed_during_a_call(mortal: Probe, method: str) -> None:
         lost = "the plugin server ended during the call|lost the plugin server: [A-Z][a-z ]+"
         reason = f"volume_snapshot: (?:{lost}), outcome unknown"
     else:  # it is asked again, of a server that isn't there, or no longer
-        reason = "plugin server for type 'probe' is not running .*|get_identity: lost .*"
+        reason = "plugin server for type 'probe' is not running .*|get_identity: (lost|the) .*"
     assert re.fullmatch(f"storage 'p1': (?:{reason})\n", result[0].error or "")
     restart(mortal)
     assert mortal.call(*IDENTITY).ok() == "identity"

@@ -14,17 +14,15 @@ import pytest
 from bridge_util import Node
 from probe_util import Probe, enable_both, scfg
 from pve_pybridge import codec
-from wire_util import HELLO, SCFG, Behaviour, Client, fake_server, text
+from wire_util import SCFG, Behaviour, Client, fake_server, text, welcome
 
-WAITING = {**HELLO, "waits": 1}
 EXPORT = ("volume_export", "p2", SCFG, {"volname": "vm-100-disk-0", "format": "raw+size"})
 STREAM = (16).to_bytes(8, "little") + b"p2:vm-100-disk-0"
 
 
 @pytest.fixture
 def client(probe: Probe) -> Iterator[Client]:
-    """Says that it waits with descriptors."""
-    with Client(probe.server.socket, WAITING) as client:
+    with Client(probe.server.socket) as client:
         yield client
 
 
@@ -67,10 +65,10 @@ def test_what_follows_instead_of_a_descriptor_is_refused(client: Client) -> None
 
 def test_a_caller_that_leaves_instead(probe: Probe) -> None:
     before = len(probe.seen("volume_export"))
-    with Client(probe.server.socket, WAITING) as client:
+    with Client(probe.server.socket) as client:
         client.send("call", 1, *EXPORT, {"fd": 1})
         assert client.receive()[0] == "alive"
-    with Client(probe.server.socket, WAITING) as client:
+    with Client(probe.server.socket) as client:
         client.socket.sendall(call(1, "vm-1-disk-0"))
         assert client.answer()[0] == "result"
     assert len(probe.seen("volume_export")) == before
@@ -91,13 +89,12 @@ PERL = """
 """
 
 
-def exporting(about: dict[str, Any], *before: Any, take: bool = True) -> Behaviour:
-    """A server with this welcome, which sends something before it takes the descriptor."""
+def exporting(before: tuple[Any, ...], *, take: bool = True) -> Behaviour:
+    """A server which sends something before it takes the descriptor."""
 
     def behave(connection: Client) -> None:
-        connection.send("welcome", {"wire": 1, "table": 1, "type": "probe", "pid": 1, **about})
-        for message in before:
-            connection.send(*message)
+        welcome(connection)
+        connection.send(*before)
         if take:
             _, descriptors, _, _ = socket.recv_fds(connection.socket, 1, 1)
             os.write(descriptors[0], b"here")
@@ -109,11 +106,10 @@ def exporting(about: dict[str, Any], *before: Any, take: bool = True) -> Behavio
 
 FAILURE = {"kind": "user", "message": "too many callers"}
 SERVERS = [
-    (exporting({}), ["", "here"]),
-    (exporting({"asks": 1}, ("alive", 1)), ["", "here"]),
-    (exporting({"asks": 1}, ("error", 1, FAILURE), take=False), ["too many callers\n", ""]),
+    (exporting(("alive", 1)), ["", "here"]),
+    (exporting(("error", 1, FAILURE), take=False), ["too many callers\n", ""]),
     (
-        exporting({"asks": 1}, ("result", 1, None, {}), take=False),
+        exporting(("result", 1, None, {}), take=False),
         [
             "storage 'p1': volume_export: unexpected 'result' from the plugin server, "
             "outcome unknown\n",
@@ -123,9 +119,9 @@ SERVERS = [
 ]
 
 
-@pytest.mark.parametrize(("server", "expected"), SERVERS, ids=["older", "asks", "fails", "mad"])
+@pytest.mark.parametrize(("server", "expected"), SERVERS, ids=["asks", "fails", "mad"])
 def test_the_shim_hands_it_over(node: Node, server: Behaviour, expected: list[str]) -> None:
-    """At once to an older server; else when it is asked, unless the call ends before."""
+    """When it is asked, unless the call ends before."""
     enable_both(node)
     with fake_server(node.run / "probe.sock", server) as called:
         assert [text(one) for one in node.perl(PERL, scfg()).ok()] == expected

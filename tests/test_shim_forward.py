@@ -358,7 +358,7 @@ def test_two_types_and_two_storages_in_one_process(probe: Probe) -> None:
     assert [entry["storeid"] for entry in calls] == ["b1", "b2"] * 2
 
 
-@pytest.mark.parametrize("file", ["Method", "Client", "Values"])
+@pytest.mark.parametrize("file", ["Forward", "Client", "Values"])
 def test_a_signal_while_files_are_loaded(node: Node, file: str) -> None:
     """Perl refuses a file whose loading was interrupted; the next call must not meet that."""
     probe = Probe(node)

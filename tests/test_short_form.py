@@ -145,31 +145,32 @@ def test_a_section_serves_more_than_one_host(node: Node) -> None:
 # --- the shim ----------------------------------------------------------------------------------
 
 
-def test_the_shim_takes_the_form_that_the_server_takes(node: Node) -> None:
-    """The first call goes out before the welcome, and an older server takes no other form."""
+def test_the_shim_takes_it_from_the_first_call_on(node: Node) -> None:
+    """With the caller's alarm, more is said of a call; its other fields stay as they are."""
     forms = []
 
-    def record(short: bool) -> Any:
-        def behave(connection: Client) -> None:
-            about = {"wire": 1, "table": 1, "type": "probe", "pid": 1}
-            connection.send("welcome", {**about, "short": 1} if short else about)
-            connection.send("result", 1, "id", {})
-            for number in (2, 3):
-                fields = connection.receive()[1]
-                forms.append((type(fields["scfg"]), type(fields["args"]), fields["meta"]))
-                connection.send("result", number, "id", {})
-
-        return behave
+    def behave(connection: Client) -> None:
+        connection.send("welcome", {"wire": 1, "table": 1, "type": "probe", "pid": 1})
+        for number in (1, 2, 3):
+            call = connection.first if number == 1 else connection.receive()[1]
+            forms.append((type(call["scfg"]), type(call["args"]), call["meta"]))
+            connection.send("result", number, "id", {})
 
     Probe(node).server.stop()
     code = """
         my $class = 'PVE::Storage::Custom::PyBridge::probe';
-        return [map { $class->get_identity($ARGS[0], 'p1') } 1 .. 3];
+        my @answers = map { $class->get_identity($ARGS[0], 'p1') } 1 .. 2;
+        alarm(100);
+        push @answers, $class->get_identity($ARGS[0], 'p1');
+        alarm(0);
+        return [@answers];
     """
-    for short in (True, False):
-        with fake_server(node.run / "probe.sock", record(short)):
-            assert node.perl(code, scfg()).ok() == ["id"] * 3
-    assert forms == [(bytes, list, None)] * 2 + [(dict, dict, {})] * 2
+    with fake_server(node.run / "probe.sock", behave):
+        assert node.perl(code, scfg()).ok() == ["id"] * 3
+    assert forms[:2] == [(bytes, list, None)] * 2
+    assert forms[2][:2] == (bytes, list)
+    assert 99 < forms[2][2].pop(b"remaining") <= 100
+    assert forms[2][2] == {b"operation": None}
 
 
 ODD = """

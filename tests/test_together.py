@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from bridge_util import Node
-from wire_util import Client, fake_server, text, welcome
+from wire_util import Client
 
 ROW: Final = ["check_connection", "activate_storage", "status"]
 PLUGIN: Final = """
@@ -115,9 +114,6 @@ def known(scene: Scene) -> Scene:
 
 
 def test_one_message_for_all_three(scene: Scene) -> None:
-    """The first time two: only the welcome says that the server takes several at once."""
-    assert scene.info().ok() == [2, *FIGURES]
-    assert scene.methods() == ROW
     for _ in range(3):
         assert scene.info().ok() == [1, *FIGURES]
     seen = scene.seen()
@@ -211,11 +207,11 @@ def test_killed_server_between_two_looks(known: Scene) -> None:
 
 
 def test_server_replaced_while_it_is_asked(known: Scene) -> None:
-    """Its successor, which hasn't greeted yet, is asked for the first one; nothing stays unread."""
+    """Its successor is asked for all of them; nothing stays unread."""
     known.server.process.terminate()
     known.server.process.wait()
     known.node.serve(known.node.base / "row.py")
-    assert known.info().ok() == [3, *FIGURES]
+    assert known.info().ok() == [2, *FIGURES]
     assert known.methods() == ROW
     assert known.info().ok() == [1, *FIGURES]
     assert known.methods() == ROW
@@ -225,30 +221,6 @@ def test_statistics_and_trace_know_three_calls(known: Scene) -> None:
     known.info().ok()
     stats = json.loads(known.node.cli("stats", "--json", "row").stdout)["row"]["methods"]
     assert {stats[name]["calls"] for name in ROW} == {2}
-
-
-def test_older_server_is_asked_one_by_one(scene: Scene, tmp_path: Path) -> None:
-    """One that doesn't say that it takes several would refuse them."""
-    scene.server.process.kill()
-    scene.server.process.wait()
-    socket = scene.node.run / "row.sock"
-    socket.unlink()
-    asked = []
-
-    def serve(client: Client) -> None:
-        welcome(client)
-        client.send("result", 1, 1, {})  # to check_connection
-        answers = {"check_connection": 1, "status": [10 << 30, 7 << 30, 3 << 30, 1]}
-        while True:
-            _, fields = client.receive()
-            name = text(fields["method"])
-            asked.append(name)
-            client.send("result", fields["id"], answers.get(name), {})
-
-    with fake_server(socket, serve):
-        for _ in range(2):
-            assert scene.info().ok() == [3, *FIGURES]
-    assert asked == [*ROW[1:], *ROW]
 
 
 def test_unknown_method_in_a_row(scene: Scene) -> None:

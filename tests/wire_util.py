@@ -21,6 +21,9 @@ SCFG: dict[str, Any] = {"type": "probe", "content": {"images": 1}}
 class Client:
     """A raw connection to a plugin server."""
 
+    first: dict[str, Any]
+    """At the server's end: the call that came with ``hello``."""
+
     def __init__(self, path: Path, hello: dict[str, Any] | None = HELLO, timeout: float = 20):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout)
@@ -110,7 +113,8 @@ def fake_server(path: Path, *behaviours: Behaviour) -> Iterator[list[str]]:
             peers.append(peer)
             with contextlib.suppress(OSError, EOFError), _Accepted(peer) as connection:
                 assert connection.receive()[0] == "hello"
-                called.append(text(connection.receive()[1]["method"]))
+                connection.first = connection.receive()[1]
+                called.append(text(connection.first["method"]))
                 behaviour(connection)
 
     thread = threading.Thread(target=serve)

@@ -112,10 +112,11 @@ class Client:
             meta["fd"] = 1
         call = (method, storeid, dict(scfg or {}), dict(args or {}), meta)
         self._send("call", self._number, *call)
-        if fd is not None:
-            socket.send_fds(self._sock, [b"\0"], [fd])
         while True:
             kind, fields = self._receive()
+            if kind == "alive" and fd is not None:  # the server asks for it
+                socket.send_fds(self._sock, [b"\0"], [fd])
+                fd = None
             if kind == "result":
                 return plain(fields["value"]), plain(fields["extra"])
             if kind == "error":

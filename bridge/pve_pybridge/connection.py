@@ -169,8 +169,6 @@ class Connection:
             task=next((word for word in command.split() if word.startswith("UPID:")), ""),
         )
         self.takes_parts = bool(about.get("parts"))
-        if about.get("waits"):
-            self._frames.ahead()
         self._server.callers.note(
             self._caller,
             shim=_field("hello", "shim", integer, about.get("shim") or 0),
@@ -181,11 +179,9 @@ class Connection:
             "table": TABLE_VERSION,
             "version": __version__,
             "type": self._server.host.type,
-            "several": 1,
-            "short": 1,
-            "asks": 1,
+            "pid": os.getpid(),
         }
-        self._frames.send("welcome", {**welcome, "pid": os.getpid()})
+        self._frames.send("welcome", welcome)
         self._greeted = True
         return True
 

@@ -26,7 +26,6 @@ class FrameSocket:
 
     def __init__(self, sock: socket.socket):
         self._sock = sock
-        self._at_once = 4
         self.pending = b""
         """What was read and not yet taken, the beginning of the next message."""
         self._send_lock = threading.Lock()
@@ -56,13 +55,10 @@ class FrameSocket:
             raise ProtocolError(f"user {uid} (process {pid}) may not call storage plugins")
 
     def receive(self) -> list[Any]:
-        """The next message; EOFError when the peer hung up.
-
-        Never reads a byte more while a descriptor may be riding on the next one: see ``ahead``.
-        """
+        """The next message; EOFError when the peer hung up."""
         data = self.pending
         if not data:
-            data = self._sock.recv(self._at_once)
+            data = self._sock.recv(_AT_ONCE)
             if len(data) > 4 and _length(data)[0] == len(data) - 4:  # nearly always
                 return codec.decode(data[4:])
         if len(data) < 4:
@@ -75,10 +71,6 @@ class FrameSocket:
         self.pending = data[size:]
         return codec.decode(data[4:size])
 
-    def ahead(self) -> None:
-        """From now on read whatever is there: the peer sends descriptors only when asked."""
-        self._at_once = _AT_ONCE
-
     def _rest(self, chunk: bytes, size: int) -> bytes:
         buffer = bytearray(chunk)
         while len(buffer) < size:
@@ -89,11 +81,10 @@ class FrameSocket:
         return bytes(buffer)
 
     def receive_fd(self, number: int) -> int:
-        """The descriptor of a call, which comes right behind it or when it's asked for."""
-        if self._at_once == _AT_ONCE:
-            if self.pending:
-                raise ProtocolError("call announces a file descriptor, but something else follows")
-            self.send("alive", number)
+        """The descriptor of a call, which comes when it's asked for: reading ahead loses others."""
+        if self.pending:
+            raise ProtocolError("call announces a file descriptor, but something else follows")
+        self.send("alive", number)
         data, descriptors, _, _ = socket.recv_fds(self._sock, 1, 1)
         if not data:
             raise EOFError

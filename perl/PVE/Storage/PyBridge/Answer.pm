@@ -3,26 +3,31 @@ package PVE::Storage::PyBridge::Answer;
 # SPDX-FileCopyrightText: 2026 pve-pybridge contributors
 # SPDX-License-Identifier: AGPL-3.0-or-later
 
-# What a server sends besides a plain answer: log lines, signs of life, lists in parts, errors. Loaded
-# when the first of these comes.
+# What comes from a server that isn't the usual answer, whole and at once: long ones and late ones, log
+# lines, signs of life, lists in parts, errors. Loaded when the first of these comes, or doesn't.
 
 use v5.36;
+
+use Time::HiRes ();
 
 use PVE::Storage::PyBridge::Codec;
 use PVE::Storage::PyBridge::Connection;
 
+my ($EINTR, $EAGAIN) = (4, 11); # of Linux, see PyBridge::Connection
+
 =head3 end_of
 
-    my $answer = end_of($connection, $plan, $id, $last, $more, $ends, $message);
+    my $answer = end_of($connection, $plan, $id, $last, $more, $ends);
 
-The message that ends a call of one of these numbers, by way of C<$message> and of those that come after it.
-C<$more>: C<on_log>. Dies with a hash, as L<PVE::Storage::PyBridge::Client> expects.
+The message that ends a call of one of these numbers; those before it are seen to. C<$more>: C<on_log>.
+Dies with a hash, as L<PVE::Storage::PyBridge::Client> expects.
 
 =cut
 
-sub end_of ($connection, $plan, $id, $last, $more, $ends, $answer) {
+sub end_of ($connection, $plan, $id, $last, $more, $ends) {
     my $rows; # those that came before the result
     while (1) {
+        my $answer = receive($connection, $plan, $ends);
         my ($kind, $number) = @$answer;
         my $ours = $number >= $id && $number <= $last;
         return $rows ? whole($rows, $answer) : $answer if $kind eq 'result' && $ours;
@@ -36,7 +41,39 @@ sub end_of ($connection, $plan, $id, $last, $more, $ends, $answer) {
         } elsif ($kind ne 'alive') {
             die { lost => 1, message => "unexpected '$kind' from the plugin server" };
         }
-        $answer = PVE::Storage::PyBridge::Connection::receive($connection, $plan, $ends);
+    }
+}
+
+# The next message. The socket's own timeout of 0.1 s lets us look at the clock (D10).
+sub receive ($connection, $plan, $ends) {
+    my $data = delete($connection->{rest}) // '';
+    my $heard;
+    while (1) {
+        if (length($data)) {
+            my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data);
+            if ($message) {
+                $connection->{rest} = substr($data, $size) if $size < length($data);
+                $connection->{bytes} += $size;
+                return $message;
+            }
+        }
+        # Each time, not only when it is quiet: a call that logs is late like any other.
+        my $now = Time::HiRes::time();
+        $heard //= $now;
+        die { lost => 1, late => 1, message => "got timeout after $plan->{deadline} s" }
+            if defined($ends) && $now > $ends;
+        die { lost => 1, late => 1, message => PVE::Storage::PyBridge::Connection::silence() }
+            if $now - $heard > $PVE::Storage::PyBridge::Connection::SILENCE_SECONDS;
+
+        my $want = length($data) > 65536 ? 4 * 1024 * 1024 : 65536;
+        my $got = sysread($connection->{socket}, $data, $want, length($data));
+        if ($got) {
+            undef $heard;
+        } elsif (defined($got)) {
+            die { lost => 1, message => 'the plugin server ended during the call' };
+        } elsif ($! != $EINTR && $! != $EAGAIN) {
+            die { lost => 1, message => "lost the plugin server: $!" };
+        }
     }
 }
 

@@ -10,7 +10,7 @@ package PVE::Storage::PyBridge::Client;
 use v5.36;
 
 use Socket ();
-use Time::HiRes ();
+use Time::HiRes (); # a list of names to import would triple what loading it costs
 
 use PVE::Storage::PyBridge::Codec;
 use PVE::Storage::PyBridge::Connection;
@@ -29,9 +29,9 @@ my @nothing;
     my ($value, $extra) = call($plan, $message, $more);
 
 Sends one call and waits for its answer; dies with the error it got. C<$plan>: C<type method>, and
-C<retry> (safe to repeat), C<deadline> (seconds), C<names> (of its arguments). C<$message>: the C<call>
-frame in its short form, in which the number is filled in. C<$more>, if there is more to say: C<fd>,
-C<on_log>, C<blockers>. Calls in a row are made by a plan of L<PVE::Storage::PyBridge::Sequence>.
+C<retry> (safe to repeat), C<deadline> (seconds). C<$message>: the C<call> frame, in which the number is
+filled in. C<$more>, if there is more to say: C<fd>, C<on_log>, C<blockers>. Calls in a row are made by a plan
+of L<PVE::Storage::PyBridge::Sequence>.
 
 =cut
 
@@ -46,9 +46,13 @@ sub call ($plan, $message, $more = undef) {
         $connection = PVE::Storage::PyBridge::Connection::to($type, $message->[3]) if $fresh;
         exchange($connection, $plan, $message, $more, $ends);
     };
-    if (!$answer) {
+    if (!$answer && ref($@) eq 'HASH') { # a broken connection, not an alarm or a signal
         my @failed = ($@, $fresh, $plan, $message, $more, $ends);
-        ($fresh, $connection, $answer) = eval { mended(@failed) };
+        ($connection, $answer) = eval {
+            require PVE::Storage::PyBridge::Failure;
+            PVE::Storage::PyBridge::Failure::mended(@failed);
+        };
+        $fresh = 1;
     }
     $pool{$type} = $connection if $answer;
     return if !$fresh && $answer && $answer == $NOTHING;
@@ -63,31 +67,20 @@ sub call ($plan, $message, $more = undef) {
     return PVE::Storage::PyBridge::Answer::raise($answer->[2], $more);
 }
 
-# What a broken connection still allows; whatever else ended the call (alarm, signal) goes on as it came.
-sub mended ($err, @call) {
-    die $err if ref($err) ne 'HASH';
-    require PVE::Storage::PyBridge::Failure;
-    return (1, PVE::Storage::PyBridge::Failure::mended($err, @call));
-}
-
 # Returns the message that ends the call, result or error; dies with a hash when the connection
 # fails: unsent (the server can't have seen the call), lost (it may have), late (no use to try again),
 # message. A server that has gone tells so by refusing what we send.
 sub exchange ($connection, $plan, $message, $more, $ends) {
     my $socket = $connection->{socket};
     my $id = $message->[1] = $connection->{id} % 100 + 1;
-    my $last = $id; # of the answers; a row's usual answer is that of the last call
-    if (my $row = $plan->{row}) {
-        $message->[2] = $connection->{several} ? $row : $plan->{method};
-        $last += $plan->{calls} - 1 if $connection->{several};
-    }
-    $connection->{id} = $last;
+    # of the answers; a row's usual answer is that of the last call
+    my $last = $connection->{id} = $id + ($plan->{calls} // 1) - 1;
     my $alarm = Time::HiRes::getitimer($ITIMER_REAL);
-    my $frame = PVE::Storage::PyBridge::Codec::encode(
-        $alarm || $more || !$connection->{short}
-        ? with_more($message, $more // {}, $alarm, !$connection->{short} && $plan->{names})
-        : $message,
-    );
+    if ($alarm || $more) {
+        require PVE::Storage::PyBridge::Sending;
+        $message = PVE::Storage::PyBridge::Sending::with_more($message, $more // {}, $alarm);
+    }
+    my $frame = PVE::Storage::PyBridge::Codec::encode($message);
     my $hello = $connection->{hello};
     $frame = $hello . $frame if $hello;
 
@@ -105,7 +98,8 @@ sub exchange ($connection, $plan, $message, $more, $ends) {
         return $end if $end; # before it came to that
     }
 
-    if (!defined($connection->{rest}) && sysread($socket, my $data, 65536)) {
+    my $data = delete $connection->{rest};
+    if (defined($data) || sysread($socket, $data, 65536)) {
         return $NOTHING
             if $data eq ($nothing[$last] //= "\0\0\0\x0b\x94\xa6result" . chr($last) . "\xc0\x80");
         my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data);
@@ -116,38 +110,12 @@ sub exchange ($connection, $plan, $message, $more, $ends) {
             && $message->[1] == $last;
         $connection->{rest} = $data;
     }
+    require PVE::Storage::PyBridge::Answer;
     $connection->{bytes} = 0;
     return $plan->{read}->($connection, $plan, $id, $last, $ends) if $plan->{read};
-    return one_answer($connection, $plan, $id, $last, $more // {}, $ends);
-}
-
-# The message that ends a call, one of those with these numbers.
-sub one_answer ($connection, $plan, $id, $last, $more, $ends) {
-    my $first = PVE::Storage::PyBridge::Connection::receive($connection, $plan, $ends);
-    return $first if $first->[0] eq 'result' && $first->[1] == $last;
-    require PVE::Storage::PyBridge::Answer;
     return PVE::Storage::PyBridge::Answer::end_of(
-        $connection, $plan, $id, $last, $more, $ends,
-        $first
+        $connection, $plan, $id, $last, $more // {}, $ends
     );
-}
-
-# The message with what is said of a call beside its arguments; in the form that any server reads, if
-# there are names to be given to them.
-sub with_more ($message, $more, $alarm, $names) {
-    my @message = @$message;
-    my %meta;
-    $meta{operation} = $names ? "$$-$message[6]" : $message[6] if $message[6];
-    $meta{remaining} = $alarm if $alarm;
-    $meta{fd} = 1 if exists($more->{fd});
-    if ($names) {
-        my %named;
-        @named{@$names} = $message[5]->@*;
-        delete @named{ grep { !defined($named{$_}) } @$names };
-        @message[4, 5] = (PVE::Storage::PyBridge::Codec::unpacked($message[4]), \%named);
-    }
-    $message[6] = \%meta;
-    return \@message;
 }
 
 1;

@@ -27,8 +27,6 @@ sub section ($scfg) {
     return eval { $packer->pack($scfg // {}) } // packed($scfg, $@);
 }
 
-sub unpacked ($bytes) { return $packer->unpack($bytes); }
-
 # Nearly everything crosses as it is, and to try is cheaper than to look; this is for the rest.
 sub packed ($value, $err) {
     require PVE::Storage::PyBridge::Plain;

@@ -3,13 +3,12 @@ package PVE::Storage::PyBridge::Connection;
 # SPDX-FileCopyrightText: 2026 pve-pybridge contributors
 # SPDX-License-Identifier: AGPL-3.0-or-later
 
-# How a connection to a plugin server begins, who may be at the other end and who we are; and what comes
-# from it. PyBridge::Client makes the calls on it.
+# How a connection to a plugin server begins, who may be at the other end and who we are. PyBridge::Client
+# makes the calls on it.
 
 use v5.36;
 
 use Socket ();
-use Time::HiRes (); # a list of names to import would triple what loading it costs
 
 use PVE::Storage::PyBridge::Codec;
 
@@ -34,9 +33,15 @@ sub to ($type, $storeid) {
     my $path = ($dir // '/run/pve-pybridge') . "/$type.sock";
     my $what = "storage '$storeid': plugin server for type '$type'";
 
-    my @stat = lstat($path) or die "$what is not running (" . why_absent($type, $path) . ")\n";
+    my @stat = lstat($path);
+    if (!@stat) {
+        my $reason = "$path: $!";
+        require PVE::Storage::PyBridge::Failure;
+        $reason = PVE::Storage::PyBridge::Failure::why_absent($type, $reason);
+        die "$what is not running ($reason)\n";
+    }
     die "$what: $path is no socket\n" if !-S _;
-    die "$what: $path belongs to user $stat[4], not to root\n" if !trusted($stat[4]);
+    die "$what: $path belongs to user $stat[4], not to root\n" if $stat[4] && $stat[4] != $>;
 
     socket(my $socket, Socket::AF_UNIX, Socket::SOCK_STREAM, 0) or die "$what: no socket: $!\n";
     # Waits while the listening socket has no room; a signal that PVE handles must not end that.
@@ -47,19 +52,11 @@ sub to ($type, $storeid) {
         die "$what is not running ($path: $!)\n";
     }
     my (undef, $uid) = unpack('lll', getsockopt($socket, Socket::SOL_SOCKET, $SO_PEERCRED));
-    die "$what: it runs as user $uid, not as root\n" if !trusted($uid);
+    die "$what: it runs as user $uid, not as root\n" if $uid && $uid != $>;
     setsockopt($socket, Socket::SOL_SOCKET, Socket::SO_RCVTIMEO, pack('l!l!', 0, 100_000));
 
     return { socket => $socket, pid => $$, id => 0, hello => hello($type) };
 }
-
-sub why_absent ($type, $path) {
-    my $reason = "$path: $!";
-    require PVE::Storage::PyBridge::Failure;
-    return PVE::Storage::PyBridge::Failure::why_absent($type, $reason);
-}
-
-sub trusted ($uid) { return $uid == 0 || $uid == $>; }
 
 # Who we are; sent together with the first call.
 sub hello ($type) {
@@ -78,55 +75,30 @@ sub hello ($type) {
             pid => $$ + 0,
             shim => ($PVE::Storage::Custom::PyBridge::VERSION // 0) + 0,
             parts => 1,
-            waits => 1,
             loaded => ($PVE::Storage::Custom::PyBridge::LOADED // 0) + 0,
             command => "$0",
         },
     ]);
 }
 
-# The answer to our hello: what the server can do.
+# The answer to our hello.
 sub receive_welcome ($connection) {
     delete $connection->{hello};
-    my ($kind, $about, $error) = receive($connection, {}, undef)->@*;
-    return $connection->@{qw(several short asks)} = $about->@{qw(several short asks)}
-        if $kind eq 'welcome';
+    my $message;
+    if (sysread($connection->{socket}, my $data, 65536)) {
+        ($message, my $size) = PVE::Storage::PyBridge::Codec::decode(\$data);
+        $connection->{rest} = substr($data, $size // 0) if !$message || $size < length($data);
+    }
+    if (!$message) {
+        require PVE::Storage::PyBridge::Answer;
+        $message = PVE::Storage::PyBridge::Answer::receive($connection, {}, undef);
+    }
+    my ($kind, undef, $error) = @$message;
+    return if $kind eq 'welcome';
     require PVE::Storage::PyBridge::Failure;
     die { message => PVE::Storage::PyBridge::Failure::refusal($kind, $error) };
 }
 
 sub silence { return "the plugin server gave no sign of life for $SILENCE_SECONDS s"; }
-
-# The next message. The socket's own timeout of 0.1 s lets us look at the clock (D10).
-sub receive ($connection, $plan, $ends) {
-    my $data = delete($connection->{rest}) // '';
-    my $heard;
-    while (1) {
-        if (length($data)) {
-            my ($message, $size) = PVE::Storage::PyBridge::Codec::decode(\$data);
-            if ($message) {
-                $connection->{rest} = substr($data, $size) if $size < length($data);
-                $connection->{bytes} += $size;
-                return $message;
-            }
-        }
-        # Each time, not only when it is quiet: a call that logs is late like any other.
-        my $now = Time::HiRes::time();
-        $heard //= $now;
-        die { lost => 1, late => 1, message => "got timeout after $plan->{deadline} s" }
-            if defined($ends) && $now > $ends;
-        die { lost => 1, late => 1, message => silence() } if $now - $heard > $SILENCE_SECONDS;
-
-        my $want = length($data) > 65536 ? 4 * 1024 * 1024 : 65536;
-        my $got = sysread($connection->{socket}, $data, $want, length($data));
-        if ($got) {
-            undef $heard;
-        } elsif (defined($got)) {
-            die { lost => 1, message => 'the plugin server ended during the call' };
-        } elsif ($! != $EINTR && $! != $EAGAIN) {
-            die { lost => 1, message => "lost the plugin server: $!" };
-        }
-    }
-}
 
 1;

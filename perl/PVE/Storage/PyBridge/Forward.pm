@@ -60,7 +60,7 @@ with a sub for each type, took 63,000 instructions of a small call; all of such 
 =cut
 
 sub plan ($manifest, $name, $row) {
-    my (@names, @encode, @values, @more, @effects);
+    my (@encode, @values, @more, @effects);
     # what has a place of its own in a message
     my %own = (storeid => q[''], scfg => undef, cache => 'undef');
     my $place = 0; # the class
@@ -78,11 +78,10 @@ sub plan ($manifest, $name, $row) {
             $own{$type} = $perl;
         } else {
             push @values, $perl;
-            push @names, $word;
         }
     }
     $own{scfg} //= "${VALUES}::section_of($own{storeid})";
-    my $plan = { type => $manifest->{type}, method => $name, names => \@names };
+    my $plan = { type => $manifest->{type}, method => $name };
     $plan->@{qw(retry deadline)} = $row->@{qw(retry deadline)};
 
     # $@ is the caller's, not ours (V26); $?, $_, and $! in a call that went well, stay as they are.

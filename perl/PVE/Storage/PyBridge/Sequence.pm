@@ -24,7 +24,7 @@ say no; the deadline is for all of them.
 sub plan ($type, $methods, $deadline) {
     return {
         type => $type, method => $methods->[0], row => "@$methods", calls => scalar(@$methods),
-        read => \&answers, retry => 1, deadline => $deadline, names => []
+        read => \&answers, retry => 1, deadline => $deadline
     };
 }
 
@@ -32,8 +32,7 @@ sub plan ($type, $methods, $deadline) {
 
     my @answers = ask($plan, $message);
 
-Messages in the order of the calls, at least one; what kept them from being made is one, too. Only the first
-one's where the server is older or the connection new.
+Messages in the order of the calls, at least one; what kept them from being made is one, too.
 
 =cut
 
@@ -43,8 +42,7 @@ sub ask ($plan, $message) {
         eval { ($value, $extra) = PVE::Storage::PyBridge::Client::call($plan, $message); 1 };
     return ['died', 0, $@] if !$answered;
     return @$value if $value && !$extra; # each for itself, see below
-    my $before = $message->[2] eq $plan->{row} ? $plan->{calls} - 1 : 0;
-    return (($WELL) x $before, ['result', 0, $value, $extra]);
+    return (($WELL) x ($plan->{calls} - 1), ['result', 0, $value, $extra]);
 }
 
 # All of them as the value of one message, which ends the call.
@@ -52,7 +50,7 @@ sub answers ($connection, $plan, $id, $last, $ends) {
     my @answers;
     while ($id <= $last) {
         my $answer =
-            PVE::Storage::PyBridge::Client::one_answer($connection, $plan, $id, $last, {}, $ends);
+            PVE::Storage::PyBridge::Answer::end_of($connection, $plan, $id, $last, {}, $ends);
         my ($kind, $number, $value) = @$answer;
         push @answers, ($WELL) x ($number - $id), $answer;
         last if $kind ne 'result' || (defined($value) && !$value); # the server's rule, too

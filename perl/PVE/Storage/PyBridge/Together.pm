@@ -74,19 +74,16 @@ sub activate_storage ($alone, $manifest) {
     };
 }
 
-# Twice where calls are answered one at a time.
 sub in_a_row ($manifest, $methods, $storeid, $scfg, $cache) {
     local $@; # the caller's, not ours (V26)
-    while (@$methods && $methods->[0] ne 'status') {
-        for my $answer (ask($manifest, $methods, $storeid, $scfg, $cache)) {
-            my $method = shift @$methods;
-            if ($method eq 'status') {
-                $cache->{'pve-pybridge'}->{$storeid} = $answer;
-            } elsif ($method eq 'check_connection') {
-                online($storeid, $answer);
-            } else {
-                value_of($answer);
-            }
+    for my $answer (ask($manifest, $methods, $storeid, $scfg, $cache)) {
+        my $method = shift @$methods;
+        if ($method eq 'status') {
+            $cache->{'pve-pybridge'}->{$storeid} = $answer;
+        } elsif ($method eq 'check_connection') {
+            online($storeid, $answer);
+        } else {
+            value_of($answer);
         }
     }
     return;
@@ -105,7 +102,7 @@ sub online ($storeid, $answer) {
 sub ask ($manifest, $methods, $storeid, $scfg, $cache) {
     my $plan = $manifest->{made}->{rows}->{"@$methods"} //= row($manifest, $methods);
     my $section = PVE::Storage::PyBridge::Codec::section($scfg);
-    my $message = ['call', 0, $plan->{method}, $storeid, $section, [], 0 + $cache];
+    my $message = ['call', 0, $plan->{row}, $storeid, $section, [], 0 + $cache];
     return PVE::Storage::PyBridge::Sequence::ask($plan, $message);
 }
 

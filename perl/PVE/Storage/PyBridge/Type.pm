@@ -12,6 +12,7 @@ package PVE::Storage::PyBridge::Type;
 use v5.36;
 
 use PVE::Storage::PyBridge::Guard;
+use PVE::Storage::PyBridge::Method;
 
 our @ISA = ('PVE::Storage::Plugin'); # base.pm takes 0.05 ms
 
@@ -71,10 +72,8 @@ sub first_call {
     my $plan = do {
         local ($@, $!);
         local $SIG{__WARN__} = $half_loaded ? \&not_again : $SIG{__WARN__};
-        eval {
-            require PVE::Storage::PyBridge::Method;
-            PVE::Storage::PyBridge::Method::plan($class, $name, $stub{$name});
-        } // do { my $err = $@; forget_half_loaded(); die $err; };
+        eval { PVE::Storage::PyBridge::Method::plan($class, $name, $stub{$name}); }
+            // do { my $err = $@; forget_half_loaded(); die $err; };
     };
     goto &$plan;
 }
