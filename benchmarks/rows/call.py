@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from ..figures import Figure, Outcome, Series, micro, milli, p99, ratio, typical
-from ..stage import Stage
+from ..stage import Stage, awake
 
 
 def measure(stage: Stage) -> Iterator[Outcome]:
@@ -27,6 +27,10 @@ def measure(stage: Stage) -> Iterator[Outcome]:
             taken |= worker.do("time", what="small", who=["inline"], rounds=rounds, calls=200)
     ours = taken["bridge"]
     yield from _against_floor("small call", taken, gated=not stage.short)
+    with awake() as without_halts:
+        if without_halts:
+            among = _in_turn(stage, who[:2], rounds)
+            yield from _against_floor("small call, processors awake", among)
     alone = _in_turn(stage, who[:2], rounds, one_processor=True)
     yield from _against_floor("small call on one processor", alone)
     spawned = typical(taken["spawn"])
@@ -78,7 +82,7 @@ def _in_turn(
 def _against_floor(
     name: str, taken: dict[str, list[list[float]]], *, gated: bool = True
 ) -> Iterator[Figure]:
-    """Where the scheduler chooses, the short form's few calls say little: no goal there."""
+    """Where processors halt, the short form's few calls say little: no goal there."""
     ours, floor = taken["bridge"], taken["floor"]
     reference = f"floor {micro(typical(floor))}"
     yield Figure(f"{name}, median", ratio(ours, floor), "x", reference, "<= 1.5" if gated else "")
