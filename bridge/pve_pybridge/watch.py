@@ -128,6 +128,8 @@ class Watcher:
         self.running: dict[Running, Running] = {}
         """The calls in progress.  Whoever takes one out, ``pop(call, None)``, has to answer it."""
         self._crew = crew
+        self._nobody = select.poll()
+        self._nobody.register(crew.bell, select.POLLIN)
 
     def start(self) -> None:
         """Start the thread; it ends with the process."""
@@ -143,7 +145,8 @@ class Watcher:
             now = time.monotonic()
             if self._crew.look():
                 served = now
-            calls = [running for running in self.calls() if running.started <= now - SETTLE_SECONDS]
+            settled = now - SETTLE_SECONDS
+            calls = [running for running in self.calls() if running.started <= settled]
             if now - served < SETTLE_SECONDS or not self._crew.unwatch():
                 pause: int | None = TICK_MILLISECONDS
             else:
@@ -153,6 +156,10 @@ class Watcher:
 
     def _look(self, settled: list[Running], pause: int | None) -> bool:
         """See to calls that have run for a while; whether one began while nobody watched."""
+        if not settled:  # nearly always, and whoever is served waits for us
+            rung = bool(self._nobody.poll(pause))
+            self._crew.watch(rung)
+            return rung
         calls = {running.line.fileno(): running for running in settled}
         calls.pop(-1, None)
         poll = select.poll()
