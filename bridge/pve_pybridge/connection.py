@@ -11,32 +11,32 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from . import codec
 from .callers import Callers
-from .coerce import integer, mapping, strings, text
+from .coerce import mapping, text
 from .crew import QUICK_SECONDS, Crew
 from .errors import Cancelled, DeadlineExceeded, ProtocolError
-from .frames import FrameSocket
+from .frames import FrameSocket, field
+from .greeting import greet
 from .host import NOTHING, Extra, Serves, describe
-from .methods import METHODS, TABLE_VERSION, Arguments, named
+from .methods import METHODS, Arguments, named
 from .metrics import Metrics
 from .model import Host as Caller
 from .report import error_of
 from .results import raw
 from .section import Section
 from .trace import MAX_LINES, Trace
-from .version import __version__
 from .watch import Running, Watcher
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 _NAMES: Final[dict[object, tuple[str, ...]]] = {name.encode(): (name,) for name in METHODS}
 """What a call names, as it comes → as text: a method, or several in a row."""
 _MAX_NAMES: Final = 1000
+_NOBODY: Final = Caller()
+"""Who calls, before the greeting."""
 MAX_SECTIONS: Final = 256
 """Storages whose sections a connection remembers."""
 
@@ -77,9 +77,8 @@ class Connection:
         self._server = server
         self._frames = FrameSocket(sock)
         self._idle = False
-        self._greeted = False
         self._known = False
-        self._caller = Caller()
+        self._caller = _NOBODY
         self._sections: dict[object, Section] = {}
 
     def fileno(self) -> int:
@@ -89,7 +88,13 @@ class Connection:
     def serve(self) -> bool:
         """Take what has come; False when the caller has hung up or broken the protocol."""
         try:
-            goes_on = self._one_call() if self._greeted else self._greet()
+            if self._caller is _NOBODY:
+                server = self._server
+                greeted = greet(self._frames, server.host.type, server.callers)
+                self._caller, self.takes_parts = greeted
+                goes_on = True
+            else:
+                goes_on = self._one_call()
             while goes_on and self._frames.pending:
                 goes_on = self._one_call()
             self._idle = True  # first: either we see that we drain, or ``drain`` that we are idle
@@ -150,53 +155,6 @@ class Connection:
         """An alive frame, unless the caller isn't reading anyway."""
         self._frames.offer(codec.encode("alive", number))
 
-    # --- greeting ------------------------------------------------------------------------------
-
-    def _greet(self) -> bool:
-        self._frames.check_peer()
-        message = self._frames.receive()
-        if message[0] != "hello":
-            raise ProtocolError(f"expected hello, got {message[0]}")
-        about = _field("hello", "about", mapping, message[1])
-        self._check_version(about)
-        command = _field("hello", "command", text, about.get("command") or "")
-        self._caller = Caller(
-            apiver=_field("hello", "apiver", integer, about.get("apiver") or 0),
-            apiage=_field("hello", "apiage", integer, about.get("apiage") or 0),
-            hints=frozenset(_field("hello", "hints", strings, about.get("hints") or [])),
-            pid=_field("hello", "pid", integer, about.get("pid") or 0),
-            command=command,
-            task=next((word for word in command.split() if word.startswith("UPID:")), ""),
-        )
-        self.takes_parts = bool(about.get("parts"))
-        self._server.callers.note(
-            self._caller,
-            shim=_field("hello", "shim", integer, about.get("shim") or 0),
-            loaded=_field("hello", "loaded", integer, about.get("loaded") or 0),
-        )
-        welcome = {
-            "wire": codec.WIRE_VERSION,
-            "table": TABLE_VERSION,
-            "version": __version__,
-            "type": self._server.host.type,
-            "pid": os.getpid(),
-        }
-        self._frames.send("welcome", welcome)
-        self._greeted = True
-        return True
-
-    def _check_version(self, about: dict[str, Any]) -> None:
-        wire, type_ = about.get("wire"), about.get("type")
-        if wire != codec.WIRE_VERSION:
-            raise ProtocolError(
-                f"the shim speaks wire version {wire}, this plugin server {codec.WIRE_VERSION}: "
-                "install the same release of both and restart the older one"
-            )
-        if type_ != self._server.host.type:
-            raise ProtocolError(
-                f"this server is for type '{self._server.host.type}', not '{type_}'"
-            )
-
     # --- calls ---------------------------------------------------------------------------------
 
     def _one_call(self) -> bool:
@@ -225,7 +183,7 @@ class Connection:
         if about.__class__ is int:
             running.asked = about
         elif about:
-            ends = self._told(running, _field("call", "meta", mapping, about))
+            ends = self._told(running, field("call", "meta", mapping, about))
         if len(names) > 1:
             return self._run_row(running, section, args, names, ends)
         outcome = self._run(running, section, args)
@@ -334,7 +292,7 @@ class Connection:
         """The section of a storage, which is new or not what it was."""
         if len(self._sections) >= MAX_SECTIONS:
             self._sections.clear()
-        section = _field("call", "scfg", partial(Section, storeid), received)
+        section = field("call", "scfg", partial(Section, storeid), received)
         section.quick = self._server.quick(section.storeid)
         self._sections[storeid] = section
         return section
@@ -361,10 +319,3 @@ def _outcome(
     if extra:
         told["extra"] = extra
     return told if ours else {**told, "late": True}
-
-
-def _field(frame: str, name: str, convert: Callable[[object], T], value: object) -> T:
-    try:
-        return convert(value)
-    except (ValueError, RecursionError) as err:
-        raise ProtocolError(f"{frame} frame: '{name}' {err}") from None

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 pve-pybridge contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Frames on a connected socket: exact reads, whole writes, descriptors, credentials."""
+"""Frames on a connected socket: exact reads, whole writes, fields, descriptors, credentials."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import select
 import socket
 import struct
 import threading
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from . import codec
 from .errors import ProtocolError
+
+T = TypeVar("T")
 
 _CREDENTIALS: Final = struct.Struct("3i")
 _length: Final = codec.HEADER.unpack_from
@@ -115,3 +118,11 @@ class FrameSocket:
             pass
         finally:
             self._send_lock.release()
+
+
+def field(frame: str, name: str, convert: Callable[[object], T], value: object) -> T:
+    """One field of a message; ProtocolError says what is wrong with it."""
+    try:
+        return convert(value)
+    except (ValueError, RecursionError) as err:
+        raise ProtocolError(f"{frame} frame: '{name}' {err}") from None
