@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from . import advice
 from .coerce import ARGUMENTS, FILLED
@@ -37,8 +36,7 @@ class WrongAnswer(TypeError):
     """A plugin returned something that PVE can't use; the text says what and what instead."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """One method of one plugin."""
 
     row: Method
