@@ -358,6 +358,20 @@ def test_two_types_and_two_storages_in_one_process(probe: Probe) -> None:
     assert [entry["storeid"] for entry in calls] == ["b1", "b2"] * 2
 
 
+def test_a_first_call_loads_no_more_than_it_needs(node: Node) -> None:
+    """It waits for each line that is compiled.  Answer is for those that take more than 0.1 s."""
+    probe = Probe(node)
+    probe.call("get_identity", S, "p1").ok()
+    code = """
+        PVE::Storage::Custom::PyBridge::probe->get_identity($ARGS[0], 'p1');
+        return [map { m!Storage/PyBridge/(\\w+)! ? $1 : () } keys %INC];
+    """
+    with node.session() as session:
+        needed = {"Forward", "Client", "Connection", "Codec"}
+        at_load = {"Manifest", "Guard", "Type", "Method"}
+        assert {*session.run(code, S).ok()} - {"Answer"} == needed | at_load
+
+
 @pytest.mark.parametrize("file", ["Forward", "Client", "Values"])
 def test_a_signal_while_files_are_loaded(node: Node, file: str) -> None:
     """Perl refuses a file whose loading was interrupted; the next call must not meet that."""
