@@ -182,6 +182,7 @@ def test_round_trip_of_storage_cfg(enabled: Node) -> None:
     done = enabled.perl("""
         PVE::Storage::lock_storage_config(
             sub { PVE::Storage::write_config(PVE::Storage::config()) }, 'write');
+        return undef;
     """)
     assert (done.ok(), done.stderr) == (None, "")
     assert enabled.perl(READ, "p1", "b1").ok() == before

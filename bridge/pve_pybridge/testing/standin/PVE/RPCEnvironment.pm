@@ -25,6 +25,10 @@ sub check { return 1 }
 sub check_any { return 1 }
 sub is_worker { return $env && $env->{worker} }
 
+# The genuine environment loads PVE::AccessControl, and PVE::API2::Storage::Config relies on that
+# when a storage is removed. Nobody has rights here that could stay behind.
+sub PVE::AccessControl::remove_storage_access { return }
+
 my sub upid {
     my ($dtype, $id, $user, $pid) = @_;
     return sprintf(
