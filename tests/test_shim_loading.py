@@ -56,6 +56,42 @@ def test_loading_needs_no_server_and_no_socket(enabled: Node) -> None:
         assert answer.ok() == [0, "", ["images", "vm-100-disk-0", "100", None, None, None, "raw"]]
 
 
+AT_START = {"Manifest", "Guard", "Type", "Method", "Older", "OldHost", "Flaw"}
+LATER = {file.stem for file in (ROOT / "perl/PVE/Storage/PyBridge").glob("*.pm")} - AT_START
+FILES = "return [map { m!Storage/PyBridge/(\\w+)! && defined($INC{$_}) ? $1 : () } keys %INC]"
+
+
+@pytest.mark.contract("C-003")
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [("pvedaemon", LATER), ("pve-ha-lrm", LATER), ("pveproxy", set()), ("qm", set())],
+)
+def test_a_daemon_loads_what_its_tasks_need(
+    enabled: Node, program: str, expected: set[str]
+) -> None:
+    """At once: its forks don't load it each, nor later from a release that came meanwhile."""
+    with enabled.session(preload=f"BEGIN {{ $0 = '/usr/bin/{program}' }} {NO_SOCKET}") as perl:
+        assert loaded(perl) == (["bare", "probe"], [])
+        assert {*perl.run(FILES).ok()} - AT_START == expected
+        assert perl.run("return $main::sockets // 0").ok() == 0
+
+
+def test_a_daemon_without_msgpack_starts(enabled: Node) -> None:
+    """Whoever calls then is told, as everywhere else."""
+    missing = """
+        BEGIN {
+            $0 = '/usr/bin/pvedaemon';
+            unshift @INC, sub { die "no msgpack here\n" if $_[1] =~ /MessagePack/; return };
+        }
+        use PVE::Storage;
+    """
+    with enabled.session(preload=missing) as perl:
+        assert loaded(perl) == (["bare", "probe"], [])
+        for _ in range(2):
+            answer = perl.run("PVE::Storage::Custom::PyBridge::probe->get_identity({}, 'p1')")
+            assert (answer.error or "").startswith("no msgpack here")
+
+
 @pytest.mark.contract("C-003")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_loading_as_somebody_else() -> None:

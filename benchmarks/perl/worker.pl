@@ -86,7 +86,8 @@ sub storm ($job) {
     return { wall => now() - $start, cpu => $cpu };
 }
 
-# The first call of a process, or what its reference loads: { what, who }. In seconds.
+# The first call of a process, or what its reference loads: { what, who, daemon }. In seconds. What a
+# daemon forks has the shim's files from it.
 sub first ($job) {
     pipe(my $reader, my $writer) or die "pipe: $!\n";
     in_children(
@@ -96,6 +97,7 @@ sub first ($job) {
                 $job->{who} eq 'modules'
                 ? sub ($i) { require Data::MessagePack; require Socket; }
                 : contender($job->{what}, $job->{who});
+            require PVE::Storage::PyBridge::Daemon if $job->{daemon};
             my $start = now();
             $sub->(0);
             syswrite($writer, pack('d', now() - $start));

@@ -16,12 +16,16 @@ from ..stage import PERL, Stage
 def measure(stage: Stage) -> Iterator[Outcome]:
     """Inside a PVE process, and as a process of nothing else."""
     rounds = 15 if stage.short else 40
-    who = ("bridge", "modules")
-    inside: dict[str, list[float]] = {name: [] for name in who}
+    contenders: dict[str, dict[str, object]] = {
+        "bridge": {"who": "bridge"},
+        "daemon's": {"who": "bridge", "daemon": 1},
+        "modules": {"who": "modules"},
+    }
+    inside: dict[str, list[float]] = {name: [] for name in contenders}
     with stage.worker() as worker:  # a fork of it has PVE's modules, but none of the shim's own
         for _ in range(rounds):
-            for name in who:
-                answer = worker.do("first", what="small", who=name)
+            for name, job in contenders.items():
+                answer = worker.do("first", what="small", **job)
                 inside[name].append(answer["seconds"])
     yield Figure(
         "first call in a PVE process",
@@ -29,6 +33,13 @@ def measure(stage: Stage) -> Iterator[Outcome]:
         "ms above",
         f"Data::MessagePack, Socket {milli(statistics.median(inside['modules']))}",
         "<= 3",
+    )
+    yield Figure(
+        "first call in a task of a PVE daemon",
+        1e3 * excess(inside["daemon's"], inside["modules"]),
+        "ms above",
+        "the same; what a daemon has loaded, its tasks have",
+        "",
     )
     modules = ["-MData::MessagePack", "-MSocket"]
     alone = _processes(
@@ -62,6 +73,7 @@ def measure(stage: Stage) -> Iterator[Outcome]:
         "share of processes",
         samples={
             "in a PVE process": [1e3 * one for one in inside["bridge"]],
+            "in a task of a PVE daemon": [1e3 * one for one in inside["daemon's"]],
             "whole process": [1e3 * one for one in ours],
             "perl -MData::MessagePack -MSocket -e1": [1e3 * one for one in bare],
         },

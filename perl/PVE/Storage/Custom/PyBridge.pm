@@ -6,7 +6,8 @@ package PVE::Storage::Custom::PyBridge;
 # Storage plugins written in Python. PVE loads this one file; it registers a storage type for each
 # manifest that `pve-pybridge manifest` generated from a Python class (D1). Loading happens in every
 # daemon and command line tool, some as www-data, some under -T: it reads the manifests and does
-# nothing else. No socket, no msgpack, and nothing that a bad manifest could make die.
+# nothing else. No socket, msgpack only where many processes share it, and nothing that a bad manifest
+# could make die.
 
 use v5.36;
 
@@ -21,6 +22,10 @@ our $VERSION = 1;
 
 # When this process read shim and manifests; what it forked has them from then, too.
 our $LOADED = time;
+
+# PVE's daemons that make calls or fork those who do, by their programs: some of them load PVE::Daemon
+# after us. Not pveproxy, which leaves calls to pvedaemon.
+my $FORKS = qr{/pve(?:daemon|scheduler|statd|-ha-lrm)\z};
 
 # The newest storage API whose calls this shim forwards.
 sub MAX_APIVER { return 15 }
@@ -68,6 +73,14 @@ sub register {
         };
         warn "pve-pybridge: storage type '$type' ($manifest->{file}) not registered: $@" if $@;
     }
+    load_for_forks() if $0 =~ $FORKS;
+    return;
+}
+
+# What can't be loaded, such as a missing msgpack, is the first call's to tell.
+sub load_for_forks {
+    return if eval { require PVE::Storage::PyBridge::Daemon; 1 };
+    PVE::Storage::PyBridge::Type::forget_half_loaded();
     return;
 }
 

@@ -47,6 +47,7 @@ sub ask ($plan, $message) {
 
 # All of them as the value of one message, which ends the call.
 sub answers ($connection, $plan, $id, $last, $ends) {
+    require PVE::Storage::PyBridge::Answer;
     my @answers;
     while ($id <= $last) {
         my $answer =

@@ -14,7 +14,6 @@ package PVE::Storage::PyBridge::Together;
 
 use v5.36;
 
-use PVE::Storage::PyBridge::Client;
 use PVE::Storage::PyBridge::Codec;
 use PVE::Storage::PyBridge::Forward;
 use PVE::Storage::PyBridge::Method;
@@ -110,6 +109,7 @@ sub value_of ($answer) {
     my ($kind, undef, $value) = @$answer;
     return $value if $kind eq 'result';
     die $value if $kind eq 'died';
+    require PVE::Storage::PyBridge::Answer;
     return PVE::Storage::PyBridge::Answer::raise($value, undef);
 }
 

@@ -14,7 +14,9 @@ use v5.36;
 use JSON ();
 use Scalar::Util qw(looks_like_number);
 
+use PVE::Storage::PyBridge::Client;
 use PVE::Storage::PyBridge::Codec;
+use PVE::Storage::PyBridge::Forward;
 use PVE::Storage::PyBridge::Plain;
 
 # Argument type => encoder, for types that PyBridge::Forward doesn't take itself. Values that don't fit
