@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bridge_util import PLUGINS, ROOT
+from bridge_util import GENUINE, PLUGINS, ROOT
 from plugins.wrong import (
     MISTAKES,
     Mistake,
@@ -29,7 +29,7 @@ from plugins.wrong import (
 )
 from plugins.wrong.vault import Vault
 from pve_pybridge.manifest import build
-from pve_pybridge.testing.conformance.outcome import FAILED, NOT_APPLICABLE, PASSED
+from pve_pybridge.testing.conformance.outcome import FAILED, NOT_APPLICABLE, PASSED, Result
 from pve_pybridge.testing.conformance.report.account import Account
 from pve_pybridge.testing.conformance.run import run
 from pve_pybridge.testing.conformance.settings import Settings
@@ -54,6 +54,12 @@ def write(folder: Path, plugin: type[Any]) -> str:
     return str(file)
 
 
+def came_later(result: Result) -> bool:
+    """Genuine modules are those of one APIVER; the stand-in's is the newest."""
+    outdated = result.outcome == NOT_APPLICABLE and "came with APIVER" in result.reason
+    return GENUINE and outdated
+
+
 def settings_of(mistake: Mistake) -> Settings:
     """What the suite is told for it."""
     told = dict(mistake.settings)
@@ -70,6 +76,8 @@ def test_mistake_is_found(tmp_path: Path, mistake: Mistake) -> None:
     plugin = write(tmp_path, mistake.plugin)
     account = run(plugin, settings_of(mistake), only=[mistake.statement])
     (result,) = account.results
+    if came_later(result):
+        pytest.skip(result.reason)
     assert result.outcome == FAILED, f"{mistake.text}: {result.outcome}, {result.reason}"
     assert result.reason
 
@@ -128,7 +136,7 @@ def test_the_base_of_the_mistakes_is_blameless(tmp_path: Path) -> None:
     )
     account, bad = blames(write(tmp_path, Vault), settings)
     assert bad == []
-    passed = {result.number for result in account.results if result.outcome == PASSED}
+    passed = {r.number for r in account.results if r.outcome == PASSED or came_later(r)}
     assert {m.statement for m in MISTAKES if m.plugin.type == "vault"} - passed == set()
 
 
