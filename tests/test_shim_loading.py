@@ -13,6 +13,7 @@ import pytest
 
 from bridge_util import GENUINE, ROOT, Node
 from probe_util import enable_both
+from pve_pybridge.storagecfg import parse
 from pve_pybridge.testing.perl import PerlSession, perl_include_dirs
 
 TYPES = "return [grep { /^(?:probe|bare|other)$/ } PVE::Storage::Plugin->lookup_types()->@*];"
@@ -222,6 +223,70 @@ def test_round_trip_of_storage_cfg(enabled: Node) -> None:
     """)
     assert (done.ok(), done.stderr) == (None, "")
     assert enabled.perl(READ, "p1", "b1").ok() == before
+
+
+ODD_LINES = """
+probe: one
+	probe-limit 5
+	probe-limit 6
+	nonsense 1
+not indented
+
+	probe-mode stray
+
+other: two
+	content images
+
+probe: one
+	content iso
+
+PROBE: three
+bare: swallowed
+	content images
+0
+bare: four
+# comment
+	content rootdir
+
+bare: x
+	content images
+"""
+
+
+@pytest.mark.contract("C-013")
+def test_odd_lines_of_storage_cfg(enabled: Node) -> None:
+    """The same for both: what PVE makes of a file that somebody edited by hand."""
+    enabled.storage_cfg(ODD_LINES.removeprefix("\n"))
+    answer = enabled.perl("""
+        my $cfg = PVE::Storage::config();
+        my @texts = map { "$_->{context}: $_->{section}: $_->{key}: $_->{err}" } $cfg->{errors}->@*;
+        delete $cfg->{ids}->{local};
+        return [$cfg->{ids}, $cfg->{order}, @texts];
+    """)
+    assert answer.ok() == [
+        {
+            "one": {"type": "probe", "content": {}},
+            "three": {"type": "probe", "content": {"images": 1}},
+            "four": {"type": "bare", "content": {"rootdir": 1}, "shared": 1},
+        },
+        {"one": 2, "three": 3, "four": 4},
+        "file storage.cfg line 3: one: probe-limit: duplicate attribute\n",
+        "file storage.cfg line 4: one: nonsense: unknown property type\n",
+    ]
+    read_by_python = [f"{section.type} {section.storeid}" for section in parse(ODD_LINES)]
+    ours = ["probe one", "other two", "probe one", "probe three", "bare four", "bare x"]
+    assert read_by_python == ours
+    where = "file storage.cfg line"
+    assert answer.stderr.splitlines() == [
+        f"{where} 3 (section 'one') - unable to parse value of 'probe-limit': duplicate attribute",
+        f"{where} 4 (section 'one') - unable to parse value of 'nonsense': unknown property type",
+        f"{where} 5 (section 'one') - ignore config line: not indented",
+        f"{where} 7 - ignore config line: \tprobe-mode stray",
+        f"{where} 9 (skip section 'two'): unsupported type 'other'",
+        "storage does not support content type 'iso'",
+        f"{where} 16 (section 'three') - ignore config line: bare: swallowed",
+        f"{where} 23 (skip section 'x'): storage ID 'x' cannot be shorter than 2 characters",
+    ]
 
 
 @pytest.mark.contract("C-011")

@@ -263,7 +263,14 @@ def test_helpers(open_session: SessionMaker, code: str, value: object) -> None:
         ("PVE::Tools::run_with_timeout(0.3, sub { sleep 9 })", "got timeout\n"),
         ("PVE::Tools::run_fork_with_timeout(0.3, sub { sleep 9 })", "got timeout\n"),
         ('PVE::Tools::run_fork_with_timeout(5, sub { die "inner\\n" })', "inner\n"),
-        ("PVE::JSONSchema::parse_storage_id('a')", "storage ID 'a' contains illegal characters\n"),
+        (
+            "PVE::JSONSchema::parse_storage_id('a')",
+            "storage ID 'a' cannot be shorter than 2 characters\n",
+        ),
+        (
+            "PVE::JSONSchema::parse_storage_id('_a')",
+            "storage ID '_a' contains illegal characters\n",
+        ),
         ("PVE::Storage::parse_volume_id('nocolon')", "unable to parse volume ID 'nocolon'\n"),
         ("PVE::Storage::Plugin->lookup('nope')", "unknown section type 'nope'\n"),
     ],

@@ -84,13 +84,16 @@ def decoded(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def parse(text: str) -> list[Section]:
-    """The sections of a text; lines that belong to none are passed over, as PVE does."""
+    """The sections of a text; lines that belong to none are passed over, as PVE does.
+
+    A section ends with an empty line, not with one of spaces; PVE takes a zero for one, too.
+    """
     found: list[Section] = []
     lines: list[str] = []
-    for line in [*text.splitlines(), ""]:
+    for line in [*text.split("\n"), ""]:
         if line.lstrip().startswith("#"):
             continue
-        if lines and line.strip():
+        if lines and line not in ("", "0"):
             lines.append(line)
         elif lines:
             found.append(_section(lines))

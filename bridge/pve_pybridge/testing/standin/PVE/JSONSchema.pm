@@ -57,7 +57,10 @@ my sub verifier {
         my ($value, $noerr) = @_;
         return $1 if $value =~ m/^($regex)$/;
         return undef if $noerr;
-        die "$what '$value' contains illegal characters\n" if $what =~ m/ID$/;
+        if ($what =~ m/ID$/) {
+            die "$what '$value' cannot be shorter than 2 characters\n" if length($value) < 2;
+            die "$what '$value' contains illegal characters\n";
+        }
         die "value does not look like a valid $what\n";
     };
 }

@@ -144,61 +144,74 @@ sub format_section_header {
     return "$type: $id\n";
 }
 
-my sub parse_line {
-    my ($class, $type, $id, $config, $line) = @_;
-    my ($key, $value) = $line =~ m/^\s+(\S+)(?:\s+(.*?))?\s*$/ or die "ignoring '$line'\n";
-    my $plugin = $class->lookup($type);
-    my $schema = $class->private()->{propertyList}->{$key};
-    if ($schema && ($schema->{type} // '') eq 'array') {
-        my $list = $plugin->check_value($type, $key, [$value], $id);
+# A property goes into the section, or dies.
+my sub parse_property {
+    my ($class, $section, $key, $value) = @_;
+    my ($type, $id, $config) = @$section{qw(type id config)};
+    my $schema = $class->private()->{propertyList}->{$key} // die "unknown property type\n";
+    if (($schema->{type} // '') eq 'array') {
+        my $list = $section->{plugin}->check_value($type, $key, [$value], $id);
         push @{ $config->{$key} }, @$list;
         return;
     }
     die "duplicate attribute\n" if defined($config->{$key});
-    $config->{$key} = $plugin->check_value($type, $key, $value, $id);
+    $config->{$key} = $section->{plugin}->check_value($type, $key, $value, $id);
 }
 
-# Bad lines cost the line, a bad header or an unknown type the section, and a section whose
-# check_config dies stays, as undef (contract 0.3, 0.4).
+# A section begins with its header and ends with an empty line, and only with that. Bad lines cost
+# the line, a bad header or an unknown type the section, and a section whose check_config dies stays,
+# as undef (contract 0.3, 0.4). The last of two with the same ID counts.
 sub parse_config {
     my ($class, $filename, $raw) = @_;
     $raw //= '';
-    my ($ids, $order, $count, $number) = ({}, {}, 0, 0);
-    my ($type, $id, $config);
-    my $finish = sub {
-        return if !defined($config);
-        $ids->{$id} = eval { $class->lookup($type)->check_config($id, $config, 1, 1) };
-        warn "$filename (section '$id') - unable to parse section: $@" if $@;
-        $order->{$id} = ++$count;
-        $config = undef;
+    my ($ids, $order, $count, $number, @errors) = ({}, {}, 0, 0);
+    my ($section, $place);
+
+    my $begin = sub {
+        my ($line) = @_;
+        my ($type, $id, $error, $config) = $class->parse_section_header($line);
+        return warn "$place - ignore config line: $line\n" if !$config;
+        my $plugin = $class->private()->{plugins}->{$type};
+        $error //= "unsupported type '$type'\n" if !$plugin;
+        warn "$place (skip section '$id'): $error" if $error;
+        $section =
+            { type => $type, id => $id, config => $config, plugin => $plugin, skip => $error };
     };
-    for my $line (split(/\n/, $raw)) {
+    my $line_of_section = sub {
+        my ($line) = @_;
+        my ($id, $key, $value) = ($section->{id}, $line =~ m/^\s+(\S+)(?:\s+(.*\S))?\s*$/);
+        return warn "$place (section '$id') - ignore config line: $line\n" if !defined($key);
+        return if eval { parse_property($class, $section, $key, $value); 1 };
+        warn "$place (section '$id') - unable to parse value of '$key': $@";
+        push @errors, { context => $place, section => $id, key => $key, err => $@ };
+    };
+    my $end = sub {
+        my ($type, $id, $config, $plugin, $skip) = @$section{qw(type id config plugin skip)};
+        $section = undef;
+        return if $skip;
+        $config->{type} = $type;
+        $ids->{$id} = eval { $plugin->check_config($id, $config, 1, 1) };
+        warn "$place (skip section '$id'): $@" if $@;
+        $order->{$id} = ++$count;
+    };
+
+    for my $line (split(/\n/, $raw), '') {
         $number++;
-        next if $line =~ m/^\s*(?:#.*)?$/;
-        my $place = "file $filename line $number";
-        if ($line =~ m/^\s/) {
-            next if !defined($config);
-            eval { parse_line($class, $type, $id, $config, $line) };
-            warn "$place (section '$id') - unable to parse value: $@" if $@;
+        next if $line =~ m/^\s*#/;
+        if (!$line) { # so even by a zero
+            $end->() if $section;
             next;
         }
-        $finish->();
-        ($type, $id, my $error, my $new) = $class->parse_section_header($line);
-        if (!defined($type)) {
-            warn "$place - ignore invalid line: $line\n";
-        } elsif ($error) {
-            chomp $error;
-            warn "$place (skip section '$id'): $error\n";
-        } elsif (!$class->private()->{plugins}->{$type}) {
-            warn "$place (skip section '$id'): unsupported type '$type'\n";
-        } elsif (exists($ids->{$id})) {
-            warn "$place (skip section '$id'): duplicate section\n";
-        } else {
-            $config = $new;
+        $place = "file $filename line $number";
+        if (!$section) {
+            $begin->($line);
+        } elsif (!$section->{skip}) {
+            $line_of_section->($line);
         }
     }
-    $finish->();
-    return { ids => $ids, order => $order, digest => sha1_hex($raw) };
+    my $cfg = { ids => $ids, order => $order, digest => sha1_hex($raw) };
+    $cfg->{errors} = \@errors if @errors;
+    return $cfg;
 }
 
 my sub value_lines {
@@ -222,16 +235,16 @@ sub write_config {
             or die "unable to write section '$id' of '$filename': it has no type\n";
         my $type = $section->{type};
         my $options = $pdata->{options}->{$type} or die "unknown section type '$type'\n";
-        my $rank = sub { $_[0] eq 'disable' ? 0 : $options->{ $_[0] }->{optional} ? 2 : 1 };
-        $text .= "\n" if $text ne '';
         $text .= $class->format_section_header($type, $id);
         for my $key (sort keys %$options) {
             next if $options->{$key}->{optional} || defined($section->{$key});
             die "section '$id' - missing value for required option '$key'\n";
         }
-        my @keys = grep { $_ ne 'type' && defined($section->{$_}) } keys %$section;
+        my %first = (comment => 0, disable => 1);
+        my $rank = sub { $first{ $_[0] } // ($options->{ $_[0] }->{optional} ? 3 : 2) };
+        # What isn't an option of the type is left out.
+        my @keys = grep { defined($section->{$_}) } keys %$options;
         for my $key (sort { $rank->($a) <=> $rank->($b) || $a cmp $b } @keys) {
-            die "section '$id' - unexpected property '$key'\n" if !$options->{$key};
             if ($key eq 'disable') {
                 $text .= "\tdisable\n" if $section->{$key};
                 next;
@@ -239,6 +252,7 @@ sub write_config {
             my $value = $class->encode_value($type, $key, $section->{$key});
             $text .= value_lines($pdata->{propertyList}->{$key}, $key, $value);
         }
+        $text .= "\n";
     }
     return $text;
 }

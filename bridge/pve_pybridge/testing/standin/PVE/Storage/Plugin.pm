@@ -138,7 +138,7 @@ my sub decode_content {
         if ($valid->{$name}) {
             $content->{$name} = 1;
         } else {
-            warn "storage type '$type' does not support content type '$name'\n";
+            warn "storage does not support content type '$name'\n";
         }
     }
     die "unable to combine 'none' with other content types\n"
@@ -179,14 +179,16 @@ sub parse_config {
     my $cfg = $class->SUPER::parse_config($filename, $raw);
     my $ids = $cfg->{ids};
 
-    # There always is a "local", on every node.
-    if (!$ids->{local} || $ids->{local}->{type} ne 'dir') {
-        my %content = map { $_ => 1 } qw(backup iso vztmpl);
-        $ids->{local} = { type => 'dir', content => \%content };
-        $cfg->{order}->{local} //= 0;
+    # There always is a "local", on every node, and it is this directory.
+    my $path = '/var/lib/vz';
+    my $local = $ids->{local};
+    if (!$local || $local->{type} ne 'dir' || ($local->{path} // $path) ne $path) {
+        my %content = map { $_ => 1 } qw(backup images iso rootdir snippets vztmpl);
+        $local = $ids->{local} = { type => 'dir', content => \%content, priority => 0 };
+        $local->{'prune-backups'} = 'keep-all=1';
     }
-    $ids->{local}->{path} = '/var/lib/vz';
-    delete $ids->{local}->{nodes};
+    $local->{path} = $path;
+    delete $local->{nodes};
 
     my %shared = map { $_ => 1 } @SHARED_STORAGE;
     for my $section (grep { defined } values %$ids) {
