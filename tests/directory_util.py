@@ -8,8 +8,7 @@ import hashlib
 import importlib.util
 import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -122,12 +121,3 @@ def small_filesystem(where: Path, size: str = "4m", *, read_only: bool = False) 
         yield where
     finally:
         subprocess.run(["umount", str(where)], check=True)
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from directory_util import Dir, PyDir, eventually, small_filesystem
+from directory_util import Dir, PyDir, small_filesystem
+from probe_util import wait_until
 from pve_pybridge import (
     DirectoryConfig,
     DirectoryPlugin,
@@ -358,5 +359,5 @@ def test_a_file_system_that_hangs_is_given_up(tmp_path: Path) -> None:
     assert threading.active_count() == threads + 1
     assert probe.ask(str(tmp_path), lambda: 7) == 7
     answers.set()
-    assert eventually(lambda: threading.active_count() == threads)
+    wait_until(lambda: threading.active_count() == threads)
     assert probe.ask("/dead", lambda: 8) == 8

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from directory_util import MIB, Dir, disk_hash, eventually, qemu_io, small_filesystem
+from directory_util import MIB, Dir, disk_hash, qemu_io, small_filesystem
+from probe_util import wait_until
 from pve_pybridge import Cancelled, StorageError
 from pve_pybridge.storage import Call
 
@@ -221,7 +222,7 @@ def test_a_reader_that_leaves_early(it: Dir, format_: str) -> None:
     with pytest.raises(StorageError):
         it("volume_export", theirs, volname, "raw+size")
     os.close(theirs)
-    assert _nobody_uses(it.path(volname))
+    wait_until(lambda: users_of(it.path(volname)) == [])
 
 
 @pytest.mark.parametrize("format_", ["raw", "qcow2"])
@@ -236,21 +237,19 @@ def test_a_reader_that_stops_reading(it: Dir, format_: str) -> None:
     assert time.monotonic() - began < 5
     os.close(ours)
     os.close(theirs)
-    assert _nobody_uses(it.path(volname))
+    wait_until(lambda: users_of(it.path(volname)) == [])
 
 
-def _nobody_uses(path: Path) -> bool:
-    def users() -> list[Path]:
-        found = []
-        for link in Path("/proc").glob("[0-9]*/fd/*"):
-            try:
-                if link.readlink() == path:
-                    found.append(link)
-            except OSError:
-                continue  # its process has ended
-        return found
-
-    return eventually(lambda: not users())
+def users_of(path: Path) -> list[Path]:
+    """Descriptors of that file, in any process."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if link.readlink() == path:
+                found.append(link)
+        except OSError:
+            continue  # its process has ended
+    return found
 
 
 @pytest.mark.contract("C-092", "C-060")

@@ -17,7 +17,7 @@ from typing import Final
 
 SUITES: Final = {"12": "bookworm", "13": "trixie"}
 CACHE: Final = Path(os.environ.get("PVE_PYBRIDGE_NODE_CACHE", "/var/cache/pve-pybridge-node"))
-MIRROR: Final = os.environ.get("PVE_PYBRIDGE_NODE_MIRROR", "http://deb.debian.org/debian")
+MIRROR: Final = os.environ.get("PVE_PYBRIDGE_NODE_MIRROR")  # else debootstrap's own
 
 BASE: Final = ("systemd", "systemd-sysv", "dbus", "perl", "ca-certificates")
 # What a PVE node has anyway; in Debian 12 qemu-storage-daemon is in qemu-system-common.
@@ -40,6 +40,9 @@ GENUINE: Final = (
         "libxml-parser-perl",
         "libxml-twig-perl",
         "libfile-readbackwards-perl",
+        "librrds-perl",
+        "libuuid-perl",
+        "libyaml-libyaml-perl",
     ),
 )
 
@@ -66,7 +69,8 @@ def prepare(release: str, *, genuine: bool) -> Path:
 
 def _debootstrap(release: str, tree: Path) -> None:
     include = f"--include={','.join(BASE)}"
-    _run("debootstrap", "--variant=minbase", include, SUITES[release], str(tree), MIRROR)
+    mirror = [MIRROR] if MIRROR else []
+    _run("debootstrap", "--variant=minbase", include, SUITES[release], str(tree), *mirror)
     (tree / "etc/machine-id").write_text("")  # each node gets its own
 
 
