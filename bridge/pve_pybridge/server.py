@@ -91,7 +91,6 @@ class Server:
                 continue
             peer.setblocking(True)
             self._adopt(Connection(self, peer))
-        self._listener.setblocking(True)
 
     def _adopt(self, connection: Connection) -> None:
         if len(self._connections) >= MAX_CONNECTIONS:
