@@ -17,6 +17,7 @@ import pytest
 
 from bridge_util import BRIDGE, Node, Server
 from pve_pybridge.client import Client
+from pve_pybridge.storagecfg import sections
 
 SOURCE = """
     import sys
@@ -90,6 +91,20 @@ def test_a_vendors_interpreter_is_lent_the_bridge(node: Node, venv: Path) -> Non
     assert told[2].endswith("secrets.py')")  # the standard library's, not the bridge's
     assert "pve_pybridge" not in told[2]
     assert server.calls("path")[0]["storeid"] == "w1", "--trace is passed on"
+
+
+def test_a_storage_without_pve_is_passed_on(node: Node, venv: Path) -> None:
+    write_manifest(node, plain(node), "--interpreter", str(venv))
+    options = ("--storage", "w2", "--config", "content=images")
+    server = Server(node, "--type=where", "where", options)
+    node.servers.append(server)
+    assert "try it: pve-pybridge call w2 status" in server.log.read_text()
+    (section,) = sections(node.run / "laptop/etc-pve/storage.cfg")
+    assert (section.type, section.storeid, section.properties) == (
+        "where",
+        "w2",
+        {"content": "images"},
+    )
 
 
 def test_same_process_and_descriptors(node: Node, venv: Path) -> None:

@@ -141,8 +141,11 @@ def _named_by_manifest(args: argparse.Namespace) -> str:
             "'pve-pybridge manifest PLUGIN --location PLUGIN', or name the plugin here"
         )
     if manifest.interpreter:
+        options = ["--reload"] if args.reload else []
+        options += ["--storage", args.storage] if args.storage else []
+        options += [word for option in args.config for word in ("--config", option)]
         command = _command(args, manifest.plugin, "--type", args.type)
-        become(manifest.interpreter, *command, *(["--reload"] if args.reload else []))
+        become(manifest.interpreter, *command, *options)
     return manifest.plugin
 
 
