@@ -77,6 +77,12 @@ def test_a_daemon_loads_what_its_tasks_need(
         assert perl.run("return $main::sockets // 0").ok() == 0
 
 
+def test_a_daemon_without_types_loads_nothing_more(node: Node) -> None:
+    with node.session(preload=f"BEGIN {{ $0 = '/usr/bin/pvedaemon' }} {NO_SOCKET}") as perl:
+        assert loaded(perl) == ([], [])
+        assert {*perl.run(FILES).ok()} <= AT_START
+
+
 def test_a_daemon_without_msgpack_starts(enabled: Node) -> None:
     """Whoever calls then is told, as everywhere else."""
     missing = """

@@ -58,7 +58,8 @@ warning, never the node (D3).
 sub register {
     my ($class) = @_;
 
-    for my $manifest (PVE::Storage::PyBridge::Manifest::read_all()) {
+    my @manifests = PVE::Storage::PyBridge::Manifest::read_all();
+    for my $manifest (@manifests) {
         my $type = $manifest->{type};
         eval {
             my $owner = $class->private()->{plugins}->{$type};
@@ -73,7 +74,7 @@ sub register {
         };
         warn "pve-pybridge: storage type '$type' ($manifest->{file}) not registered: $@" if $@;
     }
-    load_for_forks() if $0 =~ $FORKS;
+    load_for_forks() if @manifests && $0 =~ $FORKS;
     return;
 }
 
