@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,8 @@ from .figures import Series
 mpl.use("svg")
 
 from matplotlib import pyplot
+from matplotlib.axis import Axis
+from matplotlib.ticker import LogLocator, NullFormatter
 
 COLOURS: Final = {
     "bridge": "#c0392b",
@@ -43,14 +45,24 @@ def draw(series: Sequence[Series], folder: Path) -> None:
                 axes.plot(*zip(*points, strict=True), "o-", label=label, color=COLOURS.get(label))
             for label, samples in one.samples.items():
                 axes.plot(*_shares(samples), label=label, color=COLOURS.get(label))
-            axes.set_xscale("log")
+            _logarithmic(axes.set_xscale, axes.xaxis)
             if one.lines:
-                axes.set_yscale("log")
-            axes.legend()
-        axes.set(title=one.name, xlabel=one.x, ylabel=one.y)
+                _logarithmic(axes.set_yscale, axes.yaxis)
+        if len(axes.get_legend_handles_labels()[1]) > 1:
+            figure.legend(loc="outside lower center", ncols=2)
+        axes.set(title=one.name, xlabel=one.x, ylabel=f"{one.y}, %" if one.samples else one.y)
         name = one.name.replace(" ", "-")
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         pyplot.close(figure)
+
+
+def _logarithmic(set_scale: Callable[[str], object], axis: Axis) -> None:
+    """Plain numbers, and where there is room more than one for each power of ten."""
+    set_scale("log")
+    least, most = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if most < 1000 * least else (1,)))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _shares(samples: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -71,6 +83,4 @@ def _bars(axes: Any, one: Series) -> None:
         axes.barh(at, heights, width, label=label, color=COLOURS.get(label))
     axes.set_yticks(range(len(places)), places)
     axes.invert_yaxis()
-    axes.set_xscale("log")
-    if len(one.bars) > 1:
-        axes.legend()
+    _logarithmic(axes.set_xscale, axes.xaxis)
