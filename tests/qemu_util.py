@@ -213,6 +213,7 @@ class Qemu:
         self._output = base / "qemu.out"
         command = [
             *("stdbuf", "-oL", "qemu-system-x86_64", "-machine", "q35,accel=kvm:tcg", "-m", "64"),
+            *("-cpu", "max"),  # what the host has: the default model warns on some
             *("-S", "-nodefaults", "-display", "none", "-device", "pcie-root-port,id=hotplug0"),
             *("-qmp", f"unix:{self._socket},server=on,wait=off"),
             *("-object", "throttle-group,id=group"),
