@@ -83,4 +83,3 @@ def _bars(axes: Any, one: Series) -> None:
         axes.barh(at, heights, width, label=label, color=COLOURS.get(label))
     axes.set_yticks(range(len(places)), places)
     axes.invert_yaxis()
-    _logarithmic(axes.set_xscale, axes.xaxis)
