@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from .context import Context, expect
 
-_KIT: Final = "/usr/lib/python3/dist-packages/pve_pybridge/testing/standin"
+_OPTIONS: Final = "from pve_pybridge.testing.perl import perl_options; print(*perl_options())"
 _MANIFESTS: Final = "/etc/pve-pybridge/plugins.d"
 _PLUGINS: Final = "/usr/share/pve-pybridge-plugins"
 _SHIM: Final = "/usr/share/perl5/PVE/Storage/Custom/PyBridge.pm"
@@ -87,7 +87,7 @@ FAULTS: Final = {
     ),
     "unknown type in storage.cfg": Fault(
         r"cp /etc/pve/storage.cfg /root/cfg;"
-        r" printf '\nvanished: s-lost\n\tpath /srv\n' >> /etc/pve/storage.cfg",
+        r" printf '\n\nvanished: s-lost\n\tpath /srv\n' >> /etc/pve/storage.cfg",
         "storages",
         "s-lost",
         "cat /root/cfg > /etc/pve/storage.cfg",
@@ -142,8 +142,9 @@ def doctor(node: Context) -> str:
 
 def examine(node: Context) -> dict[str, Any]:
     """What the doctor says, as JSON; its exit status is 0, 1 or 2 by the worst finding."""
-    options = "" if node.genuine else f"PVE_PYBRIDGE_PERL_OPTIONS=-I{_KIT} "
-    done = node.machine.run(f"{options}pve-pybridge doctor --json", check=False)
+    options = node.machine.out(f'python3 -c "{_OPTIONS}"')  # where PVE's modules are here
+    command = f"PVE_PYBRIDGE_PERL_OPTIONS='{options}' pve-pybridge doctor --json"
+    done = node.machine.run(command, check=False)
     told: dict[str, Any] = json.loads(done.stdout)
     expected = {"ok": 0, "warning": 1, "fault": 2}[told["level"]]
     expect(done.returncode == expected, f"{told['level']}, but exit status {done.returncode}")

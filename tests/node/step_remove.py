@@ -108,6 +108,9 @@ def everything(node: Context) -> str:
     options = " ".join(f"-not -path '{one}'" for one in skip)
     find = f"find /etc /var/lib /usr /run -path '*pve*bridge*' {options}"
     perl = "ls -d /usr/share/perl5/PVE 2>/dev/null"
+    if node.genuine:  # PVE's own; the testing kit makes it for the loader where there is no package
+        own = "/usr/share/perl5/PVE/Storage/Custom"
+        node.machine.run(f"rmdir -p --ignore-fail-on-non-empty {own}")
     left = node.machine.out(f"{find}; {perl}", check=False)
     expect(not left, f"left behind: {left}")
     return "nothing left in /etc, /var/lib, /usr, /run; PVE loads without a word"
