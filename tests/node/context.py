@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ _APT: Final = (
     " -o APT::Get::List-Cleanup=0"
 )
 _LOG: Final = "/var/log/pve-triggers"
+_OPTIONS: Final = "from pve_pybridge.testing.perl import perl_options; print(*perl_options())"
 
 
 @dataclass
@@ -93,6 +95,11 @@ class Context:
         return int(told or 0)
 
     # --- PVE -----------------------------------------------------------------------------------
+
+    @cached_property
+    def perl_options(self) -> str:
+        """Where PVE's modules are on this node, for Perl; the same in all of its life."""
+        return self.machine.out(f'python3 -c "{_OPTIONS}"')
 
     def perl(self, code: str, *args: object) -> dict[str, Any]:
         """Perl in a PVE process, ``$cfg`` at hand; must not die."""

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from .context import Context, expect
 
-_OPTIONS: Final = "from pve_pybridge.testing.perl import perl_options; print(*perl_options())"
 _MANIFESTS: Final = "/etc/pve-pybridge/plugins.d"
 _PLUGINS: Final = "/usr/share/pve-pybridge-plugins"
 _SHIM: Final = "/usr/share/perl5/PVE/Storage/Custom/PyBridge.pm"
@@ -142,8 +141,7 @@ def doctor(node: Context) -> str:
 
 def examine(node: Context) -> dict[str, Any]:
     """What the doctor says, as JSON; its exit status is 0, 1 or 2 by the worst finding."""
-    options = node.machine.out(f'python3 -c "{_OPTIONS}"')  # where PVE's modules are here
-    command = f"PVE_PYBRIDGE_PERL_OPTIONS='{options}' pve-pybridge doctor --json"
+    command = f"PVE_PYBRIDGE_PERL_OPTIONS='{node.perl_options}' pve-pybridge doctor --json"
     done = node.machine.run(command, check=False)
     told: dict[str, Any] = json.loads(done.stdout)
     expected = {"ok": 0, "warning": 1, "fault": 2}[told["level"]]

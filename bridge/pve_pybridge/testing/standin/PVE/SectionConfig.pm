@@ -229,6 +229,7 @@ sub write_config {
     my $pdata = $class->private();
     my ($ids, $order) = @{$cfg}{qw(ids order)};
     my $place = sub { $order->{ $_[0] } // 1 << 30 };
+    my %first = (comment => 0, disable => 1);
     my $text = '';
     for my $id (sort { $place->($a) <=> $place->($b) || $a cmp $b } keys %$ids) {
         my $section = $ids->{$id}
@@ -240,7 +241,6 @@ sub write_config {
             next if $options->{$key}->{optional} || defined($section->{$key});
             die "section '$id' - missing value for required option '$key'\n";
         }
-        my %first = (comment => 0, disable => 1);
         my $rank = sub { $first{ $_[0] } // ($options->{ $_[0] }->{optional} ? 3 : 2) };
         # What isn't an option of the type is left out.
         my @keys = grep { defined($section->{$_}) } keys %$options;
